@@ -1,0 +1,126 @@
+"""Pictures of a run, read into memory and scaled up crisply; no file of a run is ever served itself.
+
+Paths come from the run's own JSON lines and are still checked: only files inside its ``samples`` folder
+are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from rsm_app.jobs.store import Run
+from trainers.run_folder import read_lines
+
+GALLERY_SIZE = 12
+THUMBNAIL, LARGE = 128, 512
+_GAP = 4
+ORDERS = {
+    "gain": "Largest gain first",
+    "loss": "Largest loss first",
+    "index": "As drawn",
+}
+
+
+def open_sample(run: Run, relative: object) -> Image.Image | None:
+    """Open one sample picture, or return None when it is missing, damaged or outside the samples folder."""
+    if not isinstance(relative, str):
+        return None
+    folder = run.folder.samples.resolve()
+    path = (run.path / relative).resolve()
+    if not path.is_relative_to(folder) or path.suffix.lower() not in (".png", ".webp", ".jpg"):
+        return None
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError):
+        return None
+
+
+def enlarge(picture: Image.Image, side: int) -> Image.Image:
+    """Scale a picture so that its longer side is about ``side``; small ones keep their hard pixels."""
+    longest = max(picture.size)
+    if longest >= side:
+        picture = picture.copy()
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return picture
+    factor = max(1, side // longest)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def baseline_lines(run: Run) -> list[dict]:
+    """Return the pictures drawn before training: index, prompt, seed, reward, picture."""
+    return read_lines(run.folder.samples / "before.jsonl")
+
+
+def baseline_gallery(run: Run) -> list[tuple[Image.Image, str]]:
+    """Return the first pictures drawn before training with their captions."""
+    found = []
+    for line in baseline_lines(run)[:GALLERY_SIZE]:
+        picture = open_sample(run, line.get("picture"))
+        if picture:
+            found.append(
+                (enlarge(picture, THUMBNAIL), f"{_number(line, 'reward')} · {line.get('prompt', '')}")
+            )
+    return found
+
+
+def gain(pair: dict) -> float:
+    """Return how much the reward of one pair rose."""
+    return float(pair.get("reward_after", 0.0)) - float(pair.get("reward_before", 0.0))
+
+
+def ordered_pairs(run: Run, order: str) -> list[dict]:
+    """Return the before/after pairs in one of ``ORDERS``."""
+    pairs = run.folder.read_pairs()
+    if order == "gain":
+        return sorted(pairs, key=gain, reverse=True)
+    if order == "loss":
+        return sorted(pairs, key=gain)
+    return sorted(pairs, key=lambda pair: pair.get("index", 0))
+
+
+def pair_gallery(run: Run, pairs: Sequence[dict]) -> list[tuple[Image.Image, str]]:
+    """Return one picture per pair, before on the left and after on the right, with rewards as caption."""
+    found = []
+    for pair in pairs[:GALLERY_SIZE]:
+        before, after = open_sample(run, pair.get("before")), open_sample(run, pair.get("after"))
+        if before and after:
+            found.append((_side_by_side(before, after), pair_caption(pair)))
+    return found
+
+
+def pair_large(run: Run, pair: dict) -> tuple[Image.Image, Image.Image] | None:
+    """Return a pair's two pictures at the size of the slider."""
+    before, after = open_sample(run, pair.get("before")), open_sample(run, pair.get("after"))
+    return (enlarge(before, LARGE), enlarge(after, LARGE)) if before and after else None
+
+
+def pair_caption(pair: dict) -> str:
+    """Say a pair's rewards and prompt in one line."""
+    rewards = f"{_number(pair, 'reward_before')} → {_number(pair, 'reward_after')}"
+    return f"{rewards} ({gain(pair):+.2f}) · {pair.get('prompt', '')}"
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return what changes when a file does: its size and modification time; zeros when it is missing."""
+    try:
+        info = path.stat()
+    except OSError:
+        return (0, 0)
+    return (info.st_size, info.st_mtime_ns)
+
+
+def _side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
+    left, right = enlarge(before, THUMBNAIL), enlarge(after, THUMBNAIL)
+    canvas = Image.new("RGB", (left.width + _GAP + right.width, max(left.height, right.height)), "#8f99a5")
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + _GAP, 0))
+    return canvas
+
+
+def _number(line: dict, key: str) -> str:
+    value = line.get(key)
+    return f"{value:.2f}" if isinstance(value, int | float) else "?"

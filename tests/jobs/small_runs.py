@@ -1,0 +1,37 @@
+"""Settings of real runs that take seconds, and waiting for what other processes do."""
+
+import time
+
+from trainers.presets import build_config
+
+SMALL = {
+    "rollout_steps": 4,
+    "branches": "2,2",
+    "prompts_per_update": 4,
+    "eval_prompts": 4,
+    "eval_samples_per_prompt": 2,
+    "threads": 1,
+    "checkpoint_seconds": 0,
+}
+
+
+def small_config(**changes):
+    """Settings of a run that takes seconds."""
+    values = {**SMALL, "max_updates": 2, "budget_seconds": 900, **changes}
+    return build_config("tiny-flow", "rsm_zeroth_order_flow", "colorfulness", values)
+
+
+def endless_config(**changes):
+    """Settings of a run that goes on until somebody ends it."""
+    return small_config(max_updates=0, budget_seconds=3600, **changes)
+
+
+def wait_for(condition, seconds=240.0, what="the condition"):
+    """Return the first true value of a condition."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not come true in {seconds:g} s")

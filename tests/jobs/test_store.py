@@ -1,0 +1,76 @@
+"""Run ids are names and never paths; what is secret stays out of a worker."""
+
+import json
+import os
+
+import pytest
+
+from rsm_app.jobs.environment import is_secret, worker_environment
+from rsm_app.jobs.store import RunStore, new_run_id, valid_run_id
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "../x", "a/b", "a\\b", "-x", "_x", "a.b", "a b", "a\n", "a" * 65, "é", None, 3]
+)
+def test_what_is_not_a_name_is_no_run_id(text):
+    assert not valid_run_id(text)
+
+
+def test_new_ids_are_valid_distinct_and_sort_by_time():
+    ids = [new_run_id() for _ in range(50)]
+    assert all(valid_run_id(run_id) for run_id in ids) and len(set(ids)) == 50
+    assert [run_id[:15] for run_id in ids] == sorted(run_id[:15] for run_id in ids)
+
+
+def test_only_folders_with_settings_inside_the_directory_are_runs(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    assert store.runs() == [] and store.live() is None
+    outside = tmp_path / "outside"
+    for folder in (store.root / "one", store.root / "empty", outside):
+        folder.mkdir(parents=True)
+    for folder in (store.root / "one", outside):
+        (folder / "config.json").write_text("{}")
+    os.symlink(outside, store.root / "link")
+    assert [run.id for run in store.runs()] == ["one"]
+    assert store.run("link") is None and store.run("empty") is None and store.run("../outside") is None
+
+
+SECRET = [
+    *(
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "OPENAI_API_KEY",
+        "WANDB_API_KEY",
+        "MY_SECRET",
+        "OAUTH_CLIENT_SECRET",
+    ),
+    *("DB_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "GITHUB_TOKEN", "my_api_key", "SECRET_KEY"),
+]
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_names_of_secrets_are_recognised(name):
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "TOKENIZERS_PARALLELISM", "HF_HOME", "KEYBOARD", "OMP_NUM_THREADS"]
+)
+def test_ordinary_names_pass(name):
+    assert not is_secret(name)
+    assert worker_environment({name: "1", "HF_TOKEN": "x"}) == {name: "1", "PYTHONUNBUFFERED": "1"}
+
+
+def test_a_dead_worker_without_a_status_is_a_failure_with_its_last_words(tmp_path):
+    store = RunStore(tmp_path)
+    run = store.create()
+    run.request.write_text("{}")
+    run.worker_file.write_text(json.dumps({"pid": 2**22 + 1, "pid_started": 1.0, "exit_code": -9}))
+    run.worker_log.write_text(
+        'Loading\nTraceback (most recent call last):\n  File "x.py", line 1, in y\n    z()\n'
+        "MemoryError: no room\n"
+    )
+    status = run.status()
+    assert status.state == "failed" and not status.live
+    assert "killed" in status.error and "MemoryError: no room" in status.error
+    assert "Traceback" not in status.error and "x.py" not in status.error

@@ -1,0 +1,94 @@
+"""Atomic writing, tolerant reading and the truth about a run's state."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from trainers.errors import FaultError
+from trainers.run_folder import RunFolder, append_line, atomic_write, process_alive, read_json, read_lines
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def write_status(folder, **values):
+    atomic_write(folder.status_file, json.dumps(values))
+
+
+def test_a_live_state_without_a_process_reads_interrupted(folder):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    started = psutil.Process(process.pid).create_time()
+    process.wait()
+    write_status(folder, state="running", pid=process.pid, pid_started=started)
+    assert folder.status().state == "interrupted"
+
+
+def test_a_zombie_is_not_alive():
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    started = psutil.Process(process.pid).create_time()
+    deadline = 50
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and deadline:
+        os.sched_yield()
+        deadline -= 0.001
+    assert not process_alive(process.pid, started)
+    process.wait()
+
+
+def test_a_reused_pid_is_not_alive(folder):
+    write_status(folder, state="running", pid=os.getpid(), pid_started=12345.0)
+    assert folder.status().state == "interrupted"
+
+
+def test_a_live_process_reads_running_and_stopping_after_a_request(folder):
+    me = psutil.Process()
+    write_status(folder, state="running", pid=me.pid, pid_started=me.create_time())
+    assert folder.status().state == "running" and folder.status().live
+    folder.request_stop()
+    assert folder.status().state == "stopping"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"state": "running", "unknown": 1}'])
+def test_damaged_or_foreign_status_files_are_survived(folder, content):
+    folder.path.mkdir()
+    folder.status_file.write_text(content, encoding="utf-8")
+    assert folder.status().state in ("new", "interrupted")
+
+
+def test_torn_lines_are_left_out_and_closed(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2, "rew')
+    assert read_lines(path) == [{"step": 1}]
+    append_line(path, {"step": 3})
+    assert read_lines(path) == [{"step": 1}, {"step": 3}]
+
+
+def test_failed_writes_keep_the_old_file_and_leave_no_litter(tmp_path):
+    path = tmp_path / "status.json"
+    atomic_write(path, "old")
+    target = tmp_path / "file"
+    target.write_text("", encoding="utf-8")
+    with pytest.raises(FaultError, match="Could not write"):
+        atomic_write(target / "below", "new")
+    with pytest.raises(FaultError, match="Could not write"):
+        append_line(tmp_path / "missing" / "metrics.jsonl", {})
+    assert path.read_text(encoding="utf-8") == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "status.json"]
+
+
+def test_not_a_number_never_reaches_the_metrics(tmp_path):
+    with pytest.raises(ValueError):
+        append_line(tmp_path / "metrics.jsonl", {"loss": float("nan")})
+
+
+def test_read_json_wants_an_object(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("[1]", encoding="utf-8")
+    assert read_json(path) is None

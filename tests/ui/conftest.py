@@ -1,0 +1,70 @@
+"""One app process, one headless Chromium; every page's console and requests are watched."""
+
+import os
+import re
+import signal
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from rsm_app.jobs.store import RunStore
+from tests.ui.server import BROWSER_ARGUMENTS, Server
+
+# A page that is left drops its streams and a poll on its way; Chromium calls these aborted requests.
+_LEFT = re.compile(r"/gradio_api/(queue/(data|join)\?|heartbeat/).* net::ERR_ABORTED$")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("app") / "runs").start().wait()
+    yield running
+    running.stop()
+    for run in RunStore(running.runs).runs():
+        if run.worker().alive:
+            os.kill(run.worker().pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def store(server):
+    return RunStore(server.runs)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=BROWSER_ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def troubles():
+    """Console errors, uncaught exceptions, failed requests and bad answers of the test's pages."""
+    return []
+
+
+@pytest.fixture
+def context(browser, troubles):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(40_000)
+    context.on("page", lambda page: watch(page, troubles))
+    yield context
+    context.close()
+    assert not troubles
+
+
+@pytest.fixture
+def page(context):
+    return context.new_page()
+
+
+def watch(page, troubles: list[str]) -> None:
+    page.on("console", lambda m: troubles.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(f"exception: {error}"))
+    page.on("requestfailed", lambda request: note_failure(f"{request.url} {request.failure}", troubles))
+    page.on("response", lambda r: troubles.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+
+
+def note_failure(failure: str, troubles: list[str]) -> None:
+    if not _LEFT.search(failure):
+        troubles.append(f"failed: {failure}")

@@ -1,0 +1,69 @@
+"""What a person does on the train page, as functions."""
+
+from playwright.sync_api import Page, expect
+
+expect.set_options(timeout=40_000)
+
+SMALL = {
+    "eval_prompts": 8,
+    "prompts_per_update": 4,
+    "branches": "2, 2",
+    "rollout_steps": 4,
+    "checkpoint_seconds": 0,
+}
+RUN_MS = 300_000
+CURVE = "#reward-plot .mark-line path"
+
+
+def open_page(page: Page, url: str) -> None:
+    """Open the page and wait until it can be used."""
+    page.goto(url)
+    expect(page.locator("#start")).to_be_enabled()
+    expect(page.locator("#run-status section:not([aria-busy])")).to_be_visible()
+
+
+def choose(page: Page, group: str, value: str) -> None:
+    """Select one radio option by its value."""
+    page.locator(f"#{group} input[value='{value}']").check()
+
+
+def set_advanced(page: Page, values: dict) -> None:
+    """Open the advanced settings if they are closed and fill some."""
+    first = page.locator(f"#set-{next(iter(values))}")
+    if not first.is_visible():
+        page.locator("#advanced button").first.click()
+        expect(first).to_be_visible()
+    for name, value in values.items():
+        page.locator(f"#set-{name}").locator("input, textarea").first.fill(str(value))
+
+
+def start_small(page: Page, **changes) -> str:
+    """Start a short run, ended by its number of updates and not by its budget, and return its id."""
+    choose(page, "budget", "900")
+    choose(page, "reward", "colorfulness")
+    expect(page.locator("#estimator input[value='rsm_first_order_flow']")).to_have_count(1)
+    set_advanced(page, {**SMALL, **changes})
+    page.locator("#start").click()
+    expect(page.locator("#run-status .rsm-run")).to_be_visible()
+    page.wait_for_url("**run=*")
+    return page.url.split("run=")[1]
+
+
+def expect_state(page: Page, state: str) -> None:
+    """Wait until the shown run is in a state."""
+    expect(page.locator(f".rsm-run[data-state='{state}']")).to_be_visible(timeout=RUN_MS)
+
+
+def expect_result(page: Page) -> None:
+    """Check that the verdict, the slider and the pairs are there with loaded pictures."""
+    expect(page.locator("#result .rsm-verdict")).to_contain_text("reward")
+    loaded = "n => [...document.querySelectorAll(n)].filter(i => i.naturalWidth > 0).length"
+    page.locator("#slider").scroll_into_view_if_needed()
+    page.wait_for_function(f"({loaded})('#slider img') >= 2")
+    page.locator("#pairs").scroll_into_view_if_needed()
+    page.wait_for_function(f"({loaded})('#pairs img') >= 4")
+
+
+def expect_fits(page: Page) -> None:
+    """Check that the page is no wider than its window; plots follow a resized window after a moment."""
+    page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")

@@ -1,0 +1,139 @@
+"""Resumable checkpoints: LoRA, Adam's moments and counters in one safetensors file, written atomically.
+
+Random numbers need no saving: every rollout's generators are made from the seed, the purpose and the
+rollout's number. Two files are kept, so that a damaged newest one costs a few updates and not the run. The
+SHA-256 of the tensors is stored in a small index beside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from trainers.errors import FaultError
+from trainers.run_folder import RunFolder, atomic_write, read_json, write_json
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counters of a run at a checkpoint.
+
+    Attributes:
+        updates: Optimiser steps taken.
+        rollouts: Rollouts finished ("epoch" in the metrics).
+        images_sampled: Pictures sampled for training.
+        evaluations: Network evaluations, in rows.
+        train_seconds: Seconds spent in the training phase, over all sessions.
+        used_seconds: Seconds of budget used, over all sessions.
+        baseline_seconds: What the evaluation before training cost.
+        estimator: Numbers that the estimator carries.
+    """
+
+    updates: int = 0
+    rollouts: int = 0
+    images_sampled: int = 0
+    evaluations: int = 0
+    train_seconds: float = 0.0
+    used_seconds: float = 0.0
+    baseline_seconds: float = 0.0
+    estimator: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: progress, LoRA tensors and the optimiser's state by parameter number."""
+
+    progress: Progress
+    lora: dict[str, Tensor]
+    optimiser: dict[int, dict[str, Tensor]]
+
+
+def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and drop the oldest.
+
+    Raises:
+        FaultError: The disk is full or the folder cannot be written; older checkpoints stay.
+    """
+    tensors = {f"lora/{name}": value for name, value in checkpoint.lora.items()}
+    for number, state in checkpoint.optimiser.items():
+        tensors |= {f"adam/{number}/{key}": value for key, value in state.items()}
+    content = save(tensors, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
+    path = folder.checkpoints / f"{checkpoint.progress.updates:08d}.safetensors"
+    atomic_write(path, content)
+    index = _read_index(folder) | {path.name: hashlib.sha256(content).hexdigest()}
+    kept = dict(sorted(index.items())[-KEPT:])
+    write_json(folder.checkpoints / "index.json", kept)
+    for old in folder.checkpoints.glob("*.safetensors"):
+        if old.name not in kept:
+            with contextlib.suppress(OSError):
+                old.unlink()
+    return path
+
+
+def load_latest(folder: RunFolder) -> Checkpoint | None:
+    """Return the newest intact checkpoint, or None when none was ever written.
+
+    Raises:
+        FaultError: Checkpoints exist but every one of them is damaged.
+    """
+    index = _read_index(folder)
+    files = sorted(folder.checkpoints.glob("*.safetensors"), reverse=True)
+    for path in files:
+        checkpoint = _load(path, index.get(path.name))
+        if checkpoint is not None:
+            return checkpoint
+    if files:
+        raise FaultError(
+            f"Every checkpoint in {folder.checkpoints} is damaged, so the run cannot be resumed. Start a "
+            "new run with the same settings."
+        )
+    return None
+
+
+def _read_index(folder: RunFolder) -> dict[str, str]:
+    return read_json(folder.checkpoints / "index.json") or {}
+
+
+def _load(path: Path, digest: str | None) -> Checkpoint | None:
+    try:
+        content = path.read_bytes()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            return None
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        progress = Progress(**json.loads(header["__metadata__"]["progress"]))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    lora = {name.removeprefix("lora/"): t for name, t in tensors.items() if name.startswith("lora/")}
+    optimiser: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam/"):
+            _, number, key = name.split("/")
+            optimiser.setdefault(int(number), {})[key] = tensor
+    return Checkpoint(progress, lora, optimiser)
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """Return the optimiser's tensors by parameter number."""
+    states = optimiser.state_dict()["state"]
+    return {
+        number: {key: torch.as_tensor(value).detach().clone().contiguous() for key, value in state.items()}
+        for number, state in states.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, states: dict[int, dict[str, Tensor]]) -> None:
+    """Put back the tensors of ``optimiser_state``."""
+    full = optimiser.state_dict()
+    full["state"] = states
+    optimiser.load_state_dict(full)

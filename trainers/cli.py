@@ -1,0 +1,225 @@
+"""The command line. Settings are checked before anything heavy is imported.
+
+Exit codes: 0 done, 2 wrong input, 1 fault. A sentence goes to the screen, a traceback to ``log.txt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from math import inf
+from pathlib import Path
+
+from trainers.config import RunConfig, parse_assignments
+from trainers.errors import InputError, StudioError
+from trainers.methods import METHODS
+from trainers.models import MODELS
+from trainers.presets import build_config, changed_settings
+from trainers.prompts import load_prompts
+from trainers.rewards import REWARDS
+from trainers.run_folder import RunFolder, read_json
+
+MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the process's exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except StudioError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="fine-tune a model into a new run folder"))
+    resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
+    resume.add_argument("run", type=Path, help="the run folder")
+    resume.set_defaults(command=_resume)
+    listing = commands.add_parser("list", help="list models, rewards and estimators")
+    listing.add_argument("--json", action="store_true", help="machine-readable")
+    listing.set_defaults(command=_list)
+    evaluate = commands.add_parser("evaluate", help="draw and score a run's adapter again")
+    evaluate.add_argument("run", type=Path, help="the run folder")
+    evaluate.add_argument("--prompts", help="prompt set or file; the run's held-out set by default")
+    evaluate.add_argument("--reward", help="reward or mixture; the run's by default")
+    evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
+    evaluate.set_defaults(command=_evaluate)
+    bench = commands.add_parser("bench", help="measure the speed of rollout, training and sampling")
+    bench.add_argument("--model", default=RunConfig.model, help="base model")
+    bench.add_argument("--estimator", help="method; by default the model's first zeroth-order one")
+    bench.add_argument("--reward", default=RunConfig.reward, help="reward or mixture")
+    bench.add_argument("--updates", type=int, default=5, help="rollouts to time")
+    bench.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting")
+    bench.add_argument("--json", action="store_true", help="machine-readable")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, help="JSON file of settings, for example a run's config.json")
+    for name in ("model", "reward", "estimator"):
+        parser.add_argument(f"--{name}", help=RunConfig.__dataclass_fields__[name].metadata["help"])
+    for name in MAIN_OPTIONS:
+        help_text = RunConfig.__dataclass_fields__[name].metadata["help"]
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=help_text)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
+    parser.add_argument("--out", type=Path, help="the run folder to create")
+    parser.add_argument("--dry-run", action="store_true", help="check and print the settings, then stop")
+    parser.epilog = "Settings: " + ", ".join(RunConfig.__dataclass_fields__)
+    parser.set_defaults(command=_train)
+
+
+def _train(options) -> int:
+    config = _config(options)
+    if options.dry_run:
+        print(config.to_json(), end="")
+        return 0
+    if options.out is None:
+        raise InputError("'--out' is missing: name the run folder to create.")
+    from trainers.session import start
+
+    return _work(start(options.out, config), config)
+
+
+def _config(options) -> RunConfig:
+    values: dict = {}
+    found: list[str] = []
+    if options.config:
+        stored = read_json(options.config)
+        if stored is None:
+            raise InputError(f"'{options.config}' is not a readable JSON file of settings.")
+        values |= stored
+    given = {name: getattr(options, name) for name in ("model", "reward", "estimator", *MAIN_OPTIONS)}
+    values |= {name: value for name, value in given.items() if value is not None}
+    try:
+        values |= parse_assignments(options.set)
+    except InputError as error:
+        found += error.problems
+    names = {key: values.pop(key, getattr(RunConfig, key)) for key in ("model", "reward", "estimator")}
+    config = None
+    try:
+        config = build_config(names["model"], names["estimator"], names["reward"], values)
+    except InputError as error:
+        found += error.problems
+    for name in ("prompts", "heldout_prompts"):
+        text = values.get(name) or (config and getattr(config, name))
+        found += _prompt_problems(text)
+    if found:
+        raise InputError(*dict.fromkeys(found))
+    return config
+
+
+def _prompt_problems(name: str | None) -> list[str]:
+    try:
+        if name:
+            load_prompts(name)
+    except InputError as error:
+        return list(error.problems)
+    return []
+
+
+def _resume(options) -> int:
+    from trainers.session import reopen
+
+    return _work(*reopen(options.run))
+
+
+def _work(folder: RunFolder, config: RunConfig) -> int:
+    """Run a session with a progress bar; the traceback of a failure goes to the log."""
+    from trainers.progress import ProgressBar
+
+    signal.signal(signal.SIGTERM, lambda *_: folder.request_stop())
+    with ProgressBar() as bar:
+        try:
+            from trainers.session import Session
+
+            status = Session(folder, config, bar.show).run()
+        except BaseException as error:
+            with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+            if isinstance(error, (StudioError, KeyboardInterrupt)):
+                raise
+            print(f"Error: the run failed unexpectedly ({error}). Details: {folder.log}", file=sys.stderr)
+            return 1
+    print(f"{status.message}\nRun folder: {folder.path}")
+    return 0
+
+
+def _list(options) -> int:
+    tables = {"models": MODELS, "rewards": REWARDS, "estimators": METHODS}
+    if options.json:
+        print(
+            json.dumps({name: [_plain(spec) for spec in table] for name, table in tables.items()}, indent=2)
+        )
+        return 0
+    for name, table in tables.items():
+        print(f"{name}:")
+        for spec in table:
+            print(f"  {spec.name:28} {spec.summary}")
+    return 0
+
+
+def _plain(spec) -> dict:
+    """Return a table row as JSON can hold it: infinite limits as text, defaults as a plain mapping."""
+    record = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    return {
+        key: dict(value) if isinstance(value, Mapping) else str(value) if value in (inf, -inf) else value
+        for key, value in record.items()
+    }
+
+
+def _evaluate(options) -> int:
+    from trainers.reevaluate import reevaluate
+
+    print(json.dumps(reevaluate(options.run, options.prompts, options.reward, options.samples), indent=2))
+    return 0
+
+
+def _bench(options) -> int:
+    from trainers.bench import bench, table
+
+    spec = MODELS.get(options.model)
+    estimator = options.estimator or next(
+        m.name for m in METHODS if spec.family in m.families and m.order == "zeroth"
+    )
+    config = build_config(options.model, estimator, options.reward, parse_assignments(options.set))
+    result = bench(config, max(1, options.updates))
+    print(json.dumps(result, indent=2) if options.json else table(result))
+    return 0
+
+
+def command_for(config: RunConfig, out: str) -> str:
+    """Return the shell command that repeats a run."""
+    words = ["python", "-m", "trainers", "train"]
+    for name in ("model", "reward", "estimator"):
+        words += [f"--{name}", getattr(config, name)]
+    changed = changed_settings(config)
+    for name in MAIN_OPTIONS:
+        if name in changed:
+            words += [f"--{name.replace('_', '-')}", _text(changed.pop(name))]
+    for name, value in changed.items():
+        words += ["--set", f"{name}={_text(value)}"]
+    return shlex.join([*words, "--out", out])
+
+
+def _text(value) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)

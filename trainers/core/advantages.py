@@ -1,0 +1,52 @@
+"""From rewards to advantages, within groups of samples that are compared with each other.
+
+A group shares a prompt, or a parent state when branches leave one. The last dimension is the group.
+Sources: GRPO (arXiv 2402.03300) for the normalisation; the tilted form is the self-normalised estimator
+of ∇ log E[exp(r/β)] (arXiv 2604.17415, section 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SPREAD_FLOOR = 1e-4
+
+
+def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: float = 1.0) -> Tensor:
+    """Return advantages shaped like the rewards.
+
+    ``group``: (r − mean)/(std + 1e-4); ``mean``: r − mean; ``raw``: r;
+    ``tilted``: M·softmax(r/tilt) − 1, where subtracting 1 is a control variate of mean zero noise.
+
+    Args:
+        rewards: (..., M) rewards of groups of M samples.
+        kind: One of the four names above.
+        clamp: Largest absolute advantage.
+        tilt: Temperature of the tilted form, in reward units.
+
+    Returns:
+        (..., M) advantages in [−clamp, clamp]. A ``group`` or ``mean`` group without spread gives zeros.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    centered = rewards - rewards.mean(-1, keepdim=True)
+    # Equal rewards rarely have a mean that is exactly equal to them.
+    centered = torch.where(zero_spread(rewards).unsqueeze(-1), 0.0, centered)
+    if kind == "group":
+        result = centered / (rewards.std(-1, keepdim=True, correction=0) + SPREAD_FLOOR)
+    elif kind == "mean":
+        result = centered
+    elif kind == "raw":
+        result = rewards
+    elif kind == "tilted":
+        result = rewards.shape[-1] * torch.softmax(rewards / tilt, -1) - 1.0
+    else:
+        raise ValueError(f"Unknown advantage '{kind}'.")
+    return result.clamp(-clamp, clamp)
+
+
+def zero_spread(rewards: Tensor) -> Tensor:
+    """Return (...,) whether all rewards of a group are equal, so that nothing can be learned from it."""
+    return rewards.amax(-1) - rewards.amin(-1) <= 1e-7 * rewards.abs().amax(-1).clamp(min=1e-6)

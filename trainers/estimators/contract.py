@@ -1,0 +1,111 @@
+"""What goes into an estimator and what comes out: a ``Task`` in, a ``Rollout`` of ``StepRows`` out.
+
+Rows are grouped by sampling step because a step's kernel and weights are scalars. A row is one state; K
+branches that left the same state share its row, so the network runs once for all of them in training.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainers.config import RunConfig
+from trainers.core.schedule import Schedule
+from trainers.methods import Method
+from trainers.models.base import Conditions
+from trainers.policy import Policy
+from trainers.rewards.contract import Reward
+
+
+@dataclass(frozen=True)
+class Task:
+    """One rollout's assignment.
+
+    Attributes:
+        policy: The policy to sample from.
+        schedule: The rollout's noise levels.
+        prompts: P prompts.
+        conditions: The P encoded prompts.
+        reward: The reward to maximise.
+        generators: One CPU generator per purpose: ``latents``, ``transitions``, ``steps``.
+    """
+
+    policy: Policy
+    schedule: Schedule
+    prompts: Sequence[str]
+    conditions: Conditions
+    reward: Reward
+    generators: dict[str, torch.Generator]
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """Rows of one sampling step.
+
+    Attributes:
+        step: Index into the schedule.
+        latents: (B, C, H, W) states.
+        prompt_index: (B,) index of each row's prompt in the task.
+        noise: (B, K, C, H, W) noise of the branches (zeroth order), else None.
+        advantages: (B, K) advantage of each branch (zeroth order), else None.
+        guidance: (B, C, H, W) γG in output space (first order), else None.
+    """
+
+    step: int
+    latents: Tensor
+    prompt_index: Tensor
+    noise: Tensor | None = None
+    advantages: Tensor | None = None
+    guidance: Tensor | None = None
+
+    @property
+    def anchor_only(self) -> bool:
+        """Whether the rows carry no guidance and only hold the policy near the base model."""
+        return self.advantages is None and self.guidance is None
+
+    def select(self, index: slice) -> StepRows:
+        """Return some of the rows."""
+        parts = (self.latents, self.prompt_index, self.noise, self.advantages, self.guidance)
+        return StepRows(self.step, *(None if part is None else part[index] for part in parts))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What an estimator hands to the loss.
+
+    Attributes:
+        rows: Rows by step.
+        rewards: (N,) rewards of the finished pictures.
+        zero_spread_groups: Groups that carried no signal.
+        images_sampled: Finished pictures.
+    """
+
+    rows: tuple[StepRows, ...]
+    rewards: Tensor
+    zero_spread_groups: int
+    images_sampled: int
+
+
+@dataclass
+class EstimatorState:
+    """Numbers an estimator carries from rollout to rollout; saved with every checkpoint."""
+
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Estimator(ABC):
+    """(task) → rollout whose rows carry guidance shaped like the latents."""
+
+    def __init__(self, method: Method, config: RunConfig):
+        """Read the row and the settings."""
+        self.method = method
+        self.config = config
+        self.state = EstimatorState()
+
+    @abstractmethod
+    def collect(self, task: Task) -> Rollout:
+        """Sample, score and attach guidance."""

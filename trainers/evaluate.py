@@ -1,0 +1,232 @@
+"""Before and after: the same prompts and seeds, sampled by the plain pipeline, scored by several rewards.
+
+Pictures are drawn in float32 by calling the pipeline like any user would and rounded to the 8 bits of the
+stored PNG before they are scored, so every number in ``report.json`` can be recomputed from the run folder.
+Standard errors are clustered by prompt, because pictures of one prompt are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.config import RunConfig
+from trainers.core.transition import mean as step_mean
+from trainers.errors import InputError
+from trainers.models import MODELS
+from trainers.models.base import PipelineModel
+from trainers.parallel import iterate_chunks
+from trainers.rewards import REWARDS, Mixture, Part, load_reward
+from trainers.samplers.kernels import ode
+
+SEED_STRIDE = 1_000_003
+DRIFT_PROMPTS = 32
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of the comparison: its number, prompt and seed."""
+
+    index: int
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of all pictures of one side.
+
+    Attributes:
+        reward: (N,) the optimised reward.
+        others: Name → (N,) rewards that were not optimised.
+        diversity: Mean pairwise feature distance between pictures of one prompt.
+        pictures: (N, 3, H, W) uint8.
+    """
+
+    reward: Tensor
+    others: dict[str, Tensor]
+    diversity: float
+    pictures: Tensor
+
+
+def plan(prompts: Sequence[str], count: int, samples: int, seed: int) -> list[Item]:
+    """Choose the first ``count`` prompts and ``samples`` seeds for each, prompt by prompt."""
+    chosen = list(prompts)[:count]
+    first = seed * SEED_STRIDE
+    return [
+        Item(i, prompt, (first + i) % 2**31)
+        for i, prompt in enumerate(prompt for prompt in chosen for _ in range(samples))
+    ]
+
+
+def sample_items(
+    model: PipelineModel,
+    items: Sequence[Item],
+    batch: int,
+    guidance_scale: float | None,
+    report: Callable[[int], None],
+) -> Tensor:
+    """Draw the pictures of all items as (N, 3, H, W) uint8; ``report`` hears how many are done."""
+    chunks = [items[start : start + batch] for start in range(0, len(items), batch)]
+
+    def draw(chunk: Sequence[Item]) -> Tensor:
+        images = model.sample([i.prompt for i in chunk], [i.seed for i in chunk], guidance_scale)
+        return (images * 255).round().to(torch.uint8)
+
+    parts: list[Tensor] = []
+    for pictures in iterate_chunks(draw, chunks, model.device):
+        parts.append(pictures)
+        report(sum(map(len, parts)))
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Everything that a comparison is judged by.
+
+    Attributes:
+        reward: The optimised reward.
+        others: Rewards that were not optimised.
+        features: (N, 3, H, W) pictures → (N, D) unit-length features, for diversity.
+    """
+
+    reward: Mixture
+    others: Mixture
+    features: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def score(self, pictures: Tensor, items: Sequence[Item]) -> Scores:
+        """Score (N, 3, H, W) uint8 pictures."""
+        prompts = [item.prompt for item in items]
+        images = pictures.float() / 255
+        values = self.reward(images, prompts).float().cpu()
+        rest = {name: value.float().cpu() for name, value in self.others.components(images, prompts).items()}
+        spread = diversity(self.features(images).float().cpu(), prompts)
+        return Scores(values, rest, spread, pictures)
+
+
+def load_scorer(config: RunConfig, prompts: Sequence[str], device: str) -> Scorer:
+    """Load the rewards of a comparison on held-out prompts.
+
+    The un-optimised ones are those asked for in ``others``; else the model's usual ones that can score the
+    prompts; else the first of the table that can.
+
+    Raises:
+        InputError: A reward that was asked for cannot score a prompt.
+        FaultError: A file that a reward needs is missing or damaged.
+    """
+    reward = load_reward(config.reward, device)
+    asked = load_reward(config.others, device).parts if config.others else ()
+    found = reward.validate_prompts(prompts)
+    found += [problem for part in asked for problem in part.reward.validate_prompts(prompts)]
+    if found:
+        raise InputError(*list(dict.fromkeys(found))[:10])
+    others = asked or _usual_others(config, reward, prompts, device)
+    features = load_reward("tiny_clip", device).parts[0].reward.features
+    return Scorer(reward, Mixture(others), features)
+
+
+def _usual_others(config: RunConfig, reward: Mixture, prompts: Sequence[str], device: str) -> list[Part]:
+    usual = MODELS.get(config.model).others
+    optimised = {part.name for part in reward.parts}
+    fitting: list[Part] = []
+    for name in dict.fromkeys((*usual, *REWARDS.names())):
+        if fitting and name not in usual:
+            break
+        if name not in optimised:
+            (part,) = load_reward(name, device).parts
+            fitting += [] if part.reward.validate_prompts(prompts) else [part]
+    return fitting
+
+
+def diversity(features: Tensor, prompts: Sequence[str]) -> float:
+    """Return the mean pairwise cosine distance between pictures of the same prompt, over prompts.
+
+    Args:
+        features: (N, D) unit-length features.
+        prompts: The N prompts.
+    """
+    distances = []
+    for members in _groups(prompts).values():
+        if len(members) < 2:
+            continue
+        similarity = features[members] @ features[members].T
+        count = len(members)
+        distances.append(1.0 - (similarity.sum() - similarity.trace()) / (count * (count - 1)))
+    return float(torch.stack(distances).mean()) if distances else 0.0
+
+
+def _groups(prompts: Sequence[str]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(i)
+    return groups
+
+
+def clustered(values: Tensor, prompts: Sequence[str]) -> tuple[float, float]:
+    """Return the mean of (N,) values and its standard error over prompts."""
+    means = torch.stack([values[members].double().mean() for members in _groups(prompts).values()])
+    mean = float(values.double().mean())
+    if len(means) < 2:
+        return mean, 0.0
+    return mean, float(means.std(correction=1) / math.sqrt(len(means)))
+
+
+def summarise(scores: Scores, prompts: Sequence[str]) -> dict:
+    """Return one side of the report: reward, others and diversity."""
+
+    def entry(values: Tensor) -> dict:
+        mean, stderr = clustered(values, prompts)
+        return {"mean": mean, "stderr": stderr}
+
+    return {
+        "reward": entry(scores.reward),
+        "others": {name: entry(values) for name, values in scores.others.items()},
+        "diversity": scores.diversity,
+    }
+
+
+def paired(before: Tensor, after: Tensor, prompts: Sequence[str]) -> dict:
+    """Return the paired statistics of (N,) rewards: n, mean gain, its standard error, z and win rate.
+
+    A tie counts as half a win. Without any spread of the gains z is 0.
+    """
+    gain = after.double() - before.double()
+    mean, stderr = clustered(gain, prompts)
+    wins = ((gain > 0).double() + 0.5 * (gain == 0).double()).mean()
+    return {
+        "n": len(gain),
+        "mean_gain": mean,
+        "stderr": stderr,
+        "z": mean / stderr if stderr > 0 else 0.0,
+        "win_rate": float(wins),
+    }
+
+
+@torch.no_grad()
+def drift(model: PipelineModel, prompts: Sequence[str], seed: int) -> float:
+    """Return the relative root-mean-square change of the network's output that the adapter causes.
+
+    √(E‖o_adapter − o_base‖² / E‖o_base‖²) over the states of the base model's deterministic sampling of up
+    to 32 prompts, without classifier-free guidance. 0 is the base model itself.
+    """
+    schedule = model.schedule(int(model.call["num_inference_steps"]))
+    rows = model.encode(list(prompts)[:DRIFT_PROMPTS])
+    generator = torch.Generator("cpu").manual_seed(seed)
+    shape = (len(rows.embeds), *model.latent_shape)
+    latents = torch.randn(shape, generator=generator).to(model.device)
+    changed, size = 0.0, 0.0
+    for step in range(schedule.steps):
+        timestep = float(schedule.timesteps[step])
+        adapted = model.predict(model.network, latents, timestep, rows).float()
+        model.pipe.disable_lora()
+        base = model.predict(model.network, latents, timestep, rows).float()
+        model.pipe.enable_lora()
+        changed += float(((adapted - base) ** 2).sum())
+        size += float((base**2).sum())
+        latents = step_mean(ode(schedule, step), latents, base)
+    return math.sqrt(changed / size)

@@ -1,0 +1,256 @@
+"""The training loop: rollout → rewards → guidance → loss → step.
+
+``Trainer.advance`` does one rollout and its updates. It knows nothing about folders, budgets or evaluation
+(``trainers.session``); everything it carries from one call to the next goes through ``checkpoint`` and
+``restore``, so a restored trainer continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trainers.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
+from trainers.config import RunConfig
+from trainers.errors import FaultError
+from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
+from trainers.machine import differentiable_attention, peak_memory_mb
+from trainers.methods import METHODS
+from trainers.models.base import PipelineModel
+from trainers.objective import Objective
+from trainers.policy import Policy
+from trainers.rewards import Mixture
+from trainers.seeds import generator_for, prompt_batch, seed_for
+
+PURPOSES = ("latents", "transitions", "steps")
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """One line of ``metrics.jsonl``; docs/METRICS.md explains each field."""
+
+    step: int
+    epoch: int
+    seconds: float
+    reward_mean: float
+    reward_std: float
+    zero_spread_groups: int
+    loss: float
+    grad_norm: float
+    clip_fraction: float
+    ratio_mean: float
+    kl: float
+    lr: float
+    images_per_second: float
+    peak_memory_mb: float
+    rollout_seconds: float
+    update_seconds: float
+    images_sampled: int
+
+    def record(self) -> dict:
+        """Return the fields as a mapping."""
+        return asdict(self)
+
+
+@dataclass
+class _Tally:
+    """Sums over the rows of one update."""
+
+    loss: float = 0.0
+    kl: float = 0.0
+    kl_rows: int = 0
+    clipped: float = 0.0
+    ratio: float = 0.0
+    guided_rows: int = 0
+
+
+class Trainer:
+    """Policy, optimiser, estimator and objective of one run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: PipelineModel,
+        reward: Mixture,
+        prompts: Sequence[str],
+        dtype: torch.dtype,
+    ):
+        """Build everything at update 0; ``restore`` moves to a checkpoint."""
+        method = METHODS.get(config.estimator)
+        self.config = config
+        self.reward = reward
+        self.prompts = list(prompts)
+        self.policy = Policy(
+            model,
+            config.lora_rank,
+            config.lora_alpha,
+            seed_for(config.seed, "lora"),
+            dtype,
+            config.guidance_scale,
+            config.micro_batch,
+        )
+        self.policy.refresh()
+        # A reward gradient passes through the decoder once a picture; values only need its output.
+        model.use_decoder_precision(torch.float32 if method.order == "first" else dtype)
+        self.schedule = model.schedule(config.rollout_steps)
+        self.objective = Objective(method, config, self.schedule)
+        self.estimator = method.load()(method, config)
+        self.optimiser = torch.optim.AdamW(
+            self.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.conditions = model.encode(self.prompts)
+        self.progress = Progress()
+
+    def advance(self) -> list[UpdateMetrics]:
+        """Do one rollout and its updates; return one record per update.
+
+        Raises:
+            FaultError: A reward, loss or gradient is not finite; the LoRA keeps its last finite update.
+        """
+        started = time.perf_counter()
+        rollout, task = self._rollout()
+        rolled = time.perf_counter()
+        records = []
+        parts = [self._part(rollout.rows, i) for i in range(self.config.updates_per_rollout)]
+        olds: list[list[Tensor] | None] = [None] + [self._old_outputs(task, part) for part in parts[1:]]
+        images = self.progress.images_sampled + rollout.images_sampled
+        self.progress = replace(self.progress, rollouts=self.progress.rollouts + 1, images_sampled=images)
+        before = rolled
+        for part, old in zip(parts, olds, strict=True):
+            with differentiable_attention(self.policy.device):
+                tally, norm = self._update(task, part, old)
+            now = time.perf_counter()
+            self.progress = replace(self.progress, updates=self.progress.updates + 1)
+            records.append(self._metrics(rollout, tally, norm, rolled - started, now - before))
+            before = now
+        self.policy.refresh()
+        self.progress = replace(
+            self.progress,
+            train_seconds=self.progress.train_seconds + before - started,
+            evaluations=self.policy.evaluations,
+            estimator=dict(self.estimator.state.values),
+        )
+        return records
+
+    def checkpoint(self, used_seconds: float = 0.0, baseline_seconds: float = 0.0) -> Checkpoint:
+        """Return everything that ``restore`` needs, with the session's clock."""
+        progress = replace(self.progress, used_seconds=used_seconds, baseline_seconds=baseline_seconds)
+        return Checkpoint(progress, self.policy.state(), optimiser_state(self.optimiser))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint of the same config."""
+        self.policy.load_state(checkpoint.lora)
+        restore_optimiser(self.optimiser, checkpoint.optimiser)
+        self.progress = checkpoint.progress
+        self.policy.evaluations = checkpoint.progress.evaluations
+        self.estimator.state = EstimatorState(dict(checkpoint.progress.estimator))
+
+    def _rollout(self) -> tuple[Rollout, Task]:
+        number, config = self.progress.rollouts, self.config
+        chosen = prompt_batch(config.seed, number, len(self.prompts), config.prompts_per_update)
+        generators = {name: generator_for(config.seed, name, number) for name in PURPOSES}
+        task = Task(
+            self.policy,
+            self.schedule,
+            [self.prompts[i] for i in chosen],
+            self.conditions.select(torch.tensor(chosen)),
+            self.reward,
+            generators,
+        )
+        try:
+            return self.estimator.collect(task), task
+        except FaultError as error:
+            raise FaultError(f"At update {self.progress.updates + 1}: {error}") from error
+
+    def _part(self, rows: tuple[StepRows, ...], number: int) -> list[StepRows]:
+        """Return every U-th row from ``number`` on: the rows of one of the rollout's U updates."""
+        stride = self.config.updates_per_rollout
+        parts = [row.select(slice(number, None, stride)) for row in rows]
+        return [part for part in parts if len(part.latents)]
+
+    def _chunks(self, part: list[StepRows]) -> list[tuple[StepRows, float]]:
+        """Return micro-batches and the weight of each row, so that every step counts the same."""
+        guided = max(1, sum(not rows.anchor_only for rows in part))
+        size = self.config.micro_batch
+        return [
+            (rows.select(slice(start, start + size)), 1.0 / (guided * len(rows.latents)))
+            for rows in part
+            for start in range(0, len(rows.latents), size)
+        ]
+
+    def _old_outputs(self, task: Task, part: list[StepRows]) -> list[Tensor]:
+        """Return o_old in the same micro-batches as the update, so that an unmoved policy has Δo = 0."""
+        with torch.no_grad(), differentiable_attention(self.policy.device):
+            return [self._output(task, rows) for rows, _ in self._chunks(part)]
+
+    def _output(self, task: Task, rows: StepRows) -> Tensor:
+        return self.policy.output(
+            rows.latents, self.schedule, rows.step, task.conditions.select(rows.prompt_index)
+        )
+
+    def _update(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> tuple[_Tally, float]:
+        self.optimiser.zero_grad(set_to_none=True)
+        tally = _Tally()
+        for number, (rows, weight) in enumerate(self._chunks(part)):
+            output = self._output(task, rows)
+            previous = output.detach() if old is None else old[number]
+            reference = None
+            if self.objective.needs_reference or number == 0:
+                conditions = task.conditions.select(rows.prompt_index)
+                reference = self.policy.reference(rows.latents, self.schedule, rows.step, conditions)
+            result = self.objective(rows, output, previous, reference)
+            loss = result.loss.sum() * weight
+            loss.backward()
+            self._add(tally, rows, result, float(loss.detach()), reference is not None)
+        return tally, self._step(tally)
+
+    @staticmethod
+    def _add(tally: _Tally, rows: StepRows, result, loss: float, has_reference: bool) -> None:
+        count = len(rows.latents)
+        tally.loss += loss
+        if has_reference:
+            tally.kl += float(result.kl.sum())
+            tally.kl_rows += count
+        if not rows.anchor_only:
+            tally.guided_rows += count
+            tally.clipped += result.clip_fraction * count
+            tally.ratio += result.ratio * count
+
+    def _step(self, tally: _Tally) -> float:
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))
+        for name, value in (("loss", tally.loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise FaultError(
+                    f"At update {self.progress.updates + 1} the {name} became {value}. The run stopped and "
+                    "kept the adapter of the update before; try a smaller learning_rate or a larger "
+                    "kl_weight."
+                )
+        self.optimiser.step()
+        return norm
+
+    def _metrics(self, rollout, tally, norm, rollout_seconds, update_seconds) -> UpdateMetrics:
+        share = self.config.updates_per_rollout
+        return UpdateMetrics(
+            step=self.progress.updates,
+            epoch=self.progress.rollouts,
+            seconds=0.0,
+            reward_mean=float(rollout.rewards.mean()),
+            reward_std=float(rollout.rewards.std(correction=0)),
+            zero_spread_groups=rollout.zero_spread_groups,
+            loss=tally.loss,
+            grad_norm=norm,
+            clip_fraction=tally.clipped / max(1, tally.guided_rows),
+            ratio_mean=tally.ratio / max(1, tally.guided_rows),
+            kl=tally.kl / max(1, tally.kl_rows),
+            lr=self.config.learning_rate,
+            images_per_second=rollout.images_sampled / (rollout_seconds + update_seconds * share),
+            peak_memory_mb=peak_memory_mb(),
+            rollout_seconds=rollout_seconds,
+            update_seconds=update_seconds,
+            images_sampled=self.progress.images_sampled,
+        )

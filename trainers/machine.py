@@ -1,0 +1,84 @@
+"""Device, precision and threads, decided in one place; and what the process has used of them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from trainers.config import RunConfig
+from trainers.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(config: RunConfig) -> str:
+    """Return the device to run on.
+
+    Raises:
+        InputError: A GPU was asked for that is not there.
+    """
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device.startswith("cuda"):
+        number = int(config.device.partition(":")[2] or 0)
+        if number >= torch.cuda.device_count():
+            raise InputError(
+                f"'device' asks for {config.device}, but this machine has {torch.cuda.device_count()} GPUs; "
+                "use auto or cpu."
+            )
+    return config.device
+
+
+def choose_dtype(config: RunConfig, device: str) -> torch.dtype:
+    """Return the precision of rollouts and training.
+
+    ``auto`` is bfloat16 where the hardware multiplies it natively, else float32: emulated bfloat16 is
+    slower than float32.
+    """
+    if config.dtype != "auto":
+        return DTYPES[config.dtype]
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if native else torch.float32
+
+
+def differentiable_attention(device: torch.device) -> AbstractContextManager:
+    """Return the context in which attention is cheapest to differentiate.
+
+    On CPUs the fused kernel's backward pass takes about a third of an update at the lengths of small models
+    (docs/LOG.md); elsewhere the library chooses.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def use_threads(config: RunConfig) -> int:
+    """Set and return the number of CPU threads."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(config.threads or available)
+    return torch.get_num_threads()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and advice off the screen; errors still raise."""
+    import diffusers
+    import transformers
+
+    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|peft|huggingface_hub).*")
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB (2**20 bytes); on a GPU, its peak."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -1,0 +1,137 @@
+"""The policy that is trained: one network in three guises, with and without the LoRA.
+
+``output`` runs the network with its adapter and keeps the graph, ``reference`` runs it without, and
+``sample_output`` runs a copy into which the adapter was merged (float32 weights plus LoRA, rounded once), so
+that rollouts pay nothing for the adapter. The LoRA itself stays in float32, and every output is returned in
+float32 because kernels and log-ratios are computed there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from trainers.core.schedule import Schedule
+from trainers.models.base import Conditions, PipelineModel
+from trainers.parallel import map_chunks
+
+ADAPTER = "default"
+
+
+class Policy:
+    """A model's network with a trainable LoRA.
+
+    Attributes:
+        model: The family adapter.
+        network: The denoiser in training precision with the LoRA injected.
+        guidance_scale: Classifier-free guidance of every output; 1 means none.
+        evaluations: Network evaluations so far, in rows (guidance counts twice).
+    """
+
+    def __init__(
+        self,
+        model: PipelineModel,
+        rank: int,
+        alpha: float,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        guidance_scale: float | None = None,
+        micro_batch: int = 128,
+    ):
+        """Copy the model's network into ``dtype`` and inject a LoRA whose initial effect is zero."""
+        self.model = model
+        self.guidance_scale = model.guidance_scale if guidance_scale is None else guidance_scale
+        self.micro_batch = micro_batch
+        self.evaluations = 0
+        self._merged = copy.deepcopy(model.network).to(dtype)
+        self.network = copy.deepcopy(self._merged)
+        lora_config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=list(model.spec.lora_targets),
+            init_lora_weights="gaussian",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network.add_adapter(lora_config, ADAPTER)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return self.model.device
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the LoRA's parameters, in a fixed order."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the LoRA's tensors by name, in float32."""
+        tensors = get_peft_model_state_dict(self.network, adapter_name=ADAPTER)
+        return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Put back the tensors of ``state``."""
+        set_peft_model_state_dict(self.network, tensors, adapter_name=ADAPTER)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Merge the LoRA's present weights into the sampling copy."""
+        base = dict(self.model.network.named_modules())
+        merged = dict(self._merged.named_modules())
+        for name, layer in self.network.named_modules():
+            if isinstance(layer, LoraLayer):
+                weight = base[name].weight.float() + layer.get_delta_weight(ADAPTER).float()
+                merged[name].weight.copy_(weight)
+
+    def output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+        """Return o_θ (B, C, H, W) float32, with gradient to the LoRA."""
+        self._count(latents)
+        return self._guided(self.network, latents, schedule, step, rows)
+
+    @torch.no_grad()
+    def reference(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+        """Return o_ref (B, C, H, W) float32 of the base model, adapter off."""
+        self._count(latents)
+        with self._adapter_off():
+            return self._guided(self.network, latents, schedule, step, rows)
+
+    def sample_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+        """Return the merged copy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
+
+        def run(chunk: Tensor) -> Tensor:
+            return self._guided(self._merged, latents[chunk], schedule, step, rows.select(chunk))
+
+        self._count(latents)
+        chunks = torch.arange(len(latents), device=latents.device).split(self.micro_batch)
+        return torch.cat(map_chunks(run, chunks, latents.device))
+
+    def _count(self, latents: Tensor) -> None:
+        self.evaluations += len(latents) * (2 if self.guidance_scale > 1.0 else 1)
+
+    def _guided(self, network, latents, schedule, step, rows) -> Tensor:
+        timestep = float(schedule.timesteps[step])
+        rows = rows.to(network.dtype)
+        scale = self.guidance_scale
+        if scale <= 1.0:
+            return self.model.predict(network, latents, timestep, rows).float()
+        doubled = torch.cat([latents, latents])
+        both = self.model.predict(network, doubled, timestep, rows.guided()).float()
+        empty, prompted = both.chunk(2)
+        return empty + scale * (prompted - empty)
+
+    @contextlib.contextmanager
+    def _adapter_off(self):
+        self.network.disable_adapters()
+        try:
+            yield
+        finally:
+            self.network.enable_adapters()

@@ -1,0 +1,124 @@
+"""Which settings are good for a model and a method: tuned values over the defaults of ``RunConfig``.
+
+Later layers win: field defaults, the model's, the method's, the pair's, the reward's, then a person's.
+The measured evidence for the numbers is in docs/LOG.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trainers.config import RunConfig, coerce_all, problems
+from trainers.errors import InputError
+from trainers.methods import METHODS, misfit
+from trainers.models import MODELS
+from trainers.rewards import REWARDS, parse_mixture
+
+PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("tiny-flow", "rsm_zeroth_order_flow"): {
+        "rollout_steps": 6,
+        "branches": (8, 8),
+        "anchor_fraction": 0.25,
+        "kl_weight": 0.02,
+    },
+    ("tiny-flow", "rsm_first_order_flow"): {
+        "rollout_steps": 6,
+        "prompts_per_update": 32,
+        "reward_scale": 15.0,
+    },
+    ("tiny-flow", "grpo"): {"rollout_steps": 6, "kl_weight": 0.02},
+    ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
+        "rollout_steps": 8,
+        "branches": (6, 0, 6),
+        "noise_level": 1.0,
+        "anchor_fraction": 0.1,
+        "clip_range": 1e-4,
+    },
+    ("tiny-diffusion", "rsm_first_order_diffusion"): {
+        "rollout_steps": 8,
+        "prompts_per_update": 32,
+        "noise_level": 1.0,
+        "train_fraction": 0.6,
+    },
+    ("tiny-diffusion", "grpo"): {
+        "rollout_steps": 8,
+        "noise_level": 1.0,
+        "kl_weight": 0.02,
+        "clip_range": 1e-4,
+    },
+}
+
+# Statistics of pixels rise so easily that a weak pull lets them ruin the picture (docs/LOG.md, 2026-11-23).
+PIXEL_REWARDS = frozenset(
+    ("brightness", "contrast", "sharpness", "colorfulness", "jpeg_compressibility", "jpeg_incompressibility")
+)
+PIXEL_SETTINGS: Mapping[str, Any] = {"kl_weight": 0.5}
+
+
+def preset(model: str, estimator: str, reward: str) -> dict[str, Any]:
+    """Return the tuned settings of a combination, most specific layer last."""
+    spec = MODELS.get(model)
+    layers = [spec.defaults, METHODS.get(estimator).defaults, PAIRS.get((model, estimator), {})]
+    names = {part.partition(":")[0].strip() for part in reward.split(",")}
+    if names <= PIXEL_REWARDS:
+        layers.append(PIXEL_SETTINGS)
+    merged: dict[str, Any] = {"prompts": spec.prompts, "heldout_prompts": spec.heldout_prompts}
+    for layer in layers:
+        merged |= layer
+    return merged
+
+
+def default_config(model: str, estimator: str, reward: str) -> RunConfig:
+    """Return the tuned config of a combination, before anybody's own settings."""
+    return RunConfig(model=model, estimator=estimator, reward=reward, **preset(model, estimator, reward))
+
+
+def build_config(model: str, estimator: str, reward: str, values: Mapping[str, Any]) -> RunConfig:
+    """Return a checked config: tuned defaults, then a person's values.
+
+    Args:
+        model: A name of the model table.
+        estimator: A name of the method table.
+        reward: A reward or a mixture.
+        values: Field name → text or value; may repeat the three names above.
+
+    Raises:
+        InputError: With one sentence per problem, all together: unknown names, wrong types, numbers out of
+            range and combinations that do not fit.
+    """
+    values = {"model": model, "estimator": estimator, "reward": reward, **values}
+    found, clean = coerce_all(values)
+    model, estimator, reward = (str(values[key]) for key in ("model", "estimator", "reward"))
+    found += _name_problems(model, estimator, reward)
+    known = model in MODELS and estimator in METHODS
+    base = preset(model, estimator, reward) if known else {}
+    config = RunConfig(**(base | clean))
+    found += problems(config)
+    if found:
+        raise InputError(*found)
+    return config
+
+
+def _name_problems(model: str, estimator: str, reward: str) -> list[str]:
+    found = []
+    if model not in MODELS:
+        found.append(MODELS.unknown(model))
+    if estimator not in METHODS:
+        found.append(METHODS.unknown(estimator))
+    try:
+        parts = parse_mixture(reward)
+    except InputError as error:
+        return found + list(error.problems)
+    if not found:
+        differentiable = all(REWARDS.get(name).differentiable for name, _ in parts)
+        found += misfit(METHODS.get(estimator), MODELS.get(model).family, differentiable)
+    return found
+
+
+def changed_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the fields in which a config differs from the tuned defaults of its combination."""
+    base = dataclasses.asdict(default_config(config.model, config.estimator, config.reward))
+    mine = dataclasses.asdict(config)
+    return {name: value for name, value in mine.items() if value != base[name]}

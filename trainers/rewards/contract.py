@@ -1,0 +1,67 @@
+"""What a reward is: its row in the table and what it does when called.
+
+A reward scores finished pictures; it never sees latents, time steps or the policy. Rewards are
+maximised. A differentiable one passes gradients to the pictures, a black-box one returns detached
+values; which of the two is a field of its row. Imports no torch, so that the table can be listed cheaply.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainers.registry import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSpec(Spec):
+    """One row of the reward table; `target` names a factory `load(device: str) -> Reward`.
+
+    Args:
+        differentiable: gradients flow from the values to the pictures; otherwise a black box.
+        low: smallest possible value, in `unit`; may be -inf.
+        high: largest possible value, in `unit`; may be inf.
+        unit: what one unit of the value means.
+        cost: how expensive one picture is, in words.
+        source: the paper or standard the definition comes from.
+        better: which direction is better; rewards are maximised, so always "higher".
+    """
+
+    differentiable: bool
+    low: float
+    high: float
+    unit: str
+    cost: str
+    source: str
+    better: str = "higher"
+
+
+class Reward(ABC):
+    """A picture score, to be maximised.
+
+    Shapes: B pictures of height H and width W.
+    """
+
+    @abstractmethod
+    def __call__(
+        self, images: Tensor, prompts: Sequence[str], metadata: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """Score pictures.
+
+        Args:
+            images: (B, 3, H, W), floating point, in [0, 1].
+            prompts: the B captions the pictures were drawn for.
+            metadata: further facts about the prompts, for rewards that need them.
+
+        Returns:
+            (B,) float32, on the device of `images`.
+        """
+
+    def validate_prompts(self, prompts: Sequence[str]) -> list[str]:
+        """Return a sentence for each prompt that this reward cannot score; most score any prompt."""
+        return []

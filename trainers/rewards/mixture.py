@@ -1,0 +1,144 @@
+"""Weighted sums of rewards, written "shapes:1,tiny_clip:0.2".
+
+A single reward is a mixture of one, so the rest of the engine knows only mixtures. Every value passes here,
+so this is where a non-finite one is caught. Imports no torch: the page checks a mixture before a run starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainers.errors import FaultError, InputError
+from trainers.registry import Registry
+from trainers.rewards.contract import Reward, RewardSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHT_LOW, WEIGHT_HIGH = 1e-6, 1e6
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reward of a mixture."""
+
+    spec: RewardSpec
+    weight: float
+    reward: Reward
+
+    @property
+    def name(self) -> str:
+        """The key of the reward."""
+        return self.spec.name
+
+
+class Mixture(Reward):
+    """r(x, c) = Σ wᵢ · rᵢ(x, c).
+
+    Args:
+        parts: the rewards with their weights.
+
+    Raises:
+        FaultError: when called, if a reward returns a value that is not finite.
+    """
+
+    def __init__(self, parts: Sequence[Part]):
+        self.parts = tuple(parts)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients of the whole sum reach the pictures: every part must pass them."""
+        return all(part.spec.differentiable for part in self.parts)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest value the sum can take."""
+        ends = [sorted((p.weight * p.spec.low, p.weight * p.spec.high)) for p in self.parts]
+        return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    def __call__(self, images, prompts, metadata=None):
+        scores = self.components(images, prompts, metadata)
+        total = sum(part.weight * scores[part.name] for part in self.parts)
+        # The gradient of only some parts would be the gradient of another reward.
+        return total if self.differentiable else total.detach()
+
+    def components(
+        self, images: Tensor, prompts: Sequence[str], metadata: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Score with each part alone, unweighted.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            prompts: the B captions.
+            metadata: passed on to each part.
+
+        Returns:
+            Name of the part → (B,) float32.
+        """
+        return {part.name: _finite(part.name, part.reward(images, prompts, metadata)) for part in self.parts}
+
+    def validate_prompts(self, prompts):
+        return list(dict.fromkeys(p for part in self.parts for p in part.reward.validate_prompts(prompts)))
+
+
+def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, float], ...]:
+    """Read "name:weight,name:weight"; a bare name has weight 1.
+
+    Args:
+        text: the mixture as typed. A negative weight asks for less of a reward.
+        rewards: the table of valid names.
+
+    Returns:
+        (name, weight) per part, in the order written.
+
+    Raises:
+        InputError: with a sentence for every problem.
+    """
+    parts: list[tuple[str, float]] = []
+    problems: list[str] = []
+    for piece in text.split(","):
+        name, colon, number = (word.strip() for word in piece.partition(":"))
+        if not name:
+            problems.append(
+                f"'{text}' has an empty part; write for example 'shapes' or 'shapes:1,tiny_clip:0.2'."
+            )
+            continue
+        if name not in rewards:
+            problems.append(rewards.unknown(name))
+        if any(name == earlier for earlier, _ in parts):
+            problems.append(f"The reward '{name}' is given twice; add the weights and write it once.")
+        weight = _weight(number) if colon else 1.0
+        if weight is None:
+            problems.append(
+                f"The weight '{number}' of '{name}' must be a number of size {WEIGHT_LOW:g} to "
+                f"{WEIGHT_HIGH:g}; leave a reward out instead of giving it 0."
+            )
+        parts.append((name, weight or 0.0))
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return tuple(parts)
+
+
+def load_mixture(text: str, device: str, rewards: Registry[RewardSpec]) -> Mixture:
+    """Read a mixture and load its parts."""
+    pairs = [(rewards.get(name), weight) for name, weight in parse_mixture(text, rewards)]
+    return Mixture([Part(spec, weight, spec.load()(device)) for spec, weight in pairs])
+
+
+def _weight(text: str) -> float | None:
+    try:
+        weight = float(text)
+    except ValueError:
+        return None
+    return weight if math.isfinite(weight) and WEIGHT_LOW <= abs(weight) <= WEIGHT_HIGH else None
+
+
+def _finite(name: str, values: Tensor) -> Tensor:
+    bad = ~values.isfinite()
+    if bad.any():
+        index = int(bad.nonzero()[0])
+        raise FaultError(f"The reward '{name}' gave {values[index].item()} for picture {index} of the batch.")
+    return values

@@ -1,0 +1,56 @@
+"""Does the picture show what the caption says? The checker of the embedded world, as a black box.
+
+`shapes` gives partial credit, `shapes_exact` only yes or no. Both read captions of the grammar of
+`trainers.shapes`; other captions are refused by `validate_prompts` before a run starts.
+"""
+
+import torch
+
+from trainers.rewards.contract import Reward
+from trainers.rewards.quantise import to_uint8
+from trainers.shapes.checker import score_batch
+from trainers.shapes.grammar import parse
+
+MAX_LISTED = 3
+
+
+class ShapesReward(Reward):
+    """Score of the checker.
+
+    Args:
+        exact: 1 if everything the caption asks for is right, else 0; otherwise the fraction that is right.
+    """
+
+    def __init__(self, exact: bool):
+        self.exact = exact
+
+    def __call__(self, images, prompts, metadata=None):
+        fractions, exacts = score_batch(to_uint8(images), list(prompts))
+        scores = exacts if self.exact else fractions
+        return torch.as_tensor(scores, device=images.device).to(torch.float32)
+
+    def validate_prompts(self, prompts):
+        problems = [str(error) for prompt in prompts if (error := grammar_error(prompt)) is not None]
+        more = len(problems) - MAX_LISTED
+        if more > 0:
+            problems[MAX_LISTED:] = [f"{more} more prompts are outside the grammar of the shapes world."]
+        return problems
+
+
+def grammar_error(prompt: str) -> ValueError | None:
+    """Return why a prompt is outside the grammar, or None."""
+    try:
+        parse(prompt)
+    except ValueError as error:
+        return error
+    return None
+
+
+def load_partial(device: str = "cpu") -> ShapesReward:
+    """Return the reward with partial credit."""
+    return ShapesReward(exact=False)
+
+
+def load_exact(device: str = "cpu") -> ShapesReward:
+    """Return the yes-or-no reward."""
+    return ShapesReward(exact=True)

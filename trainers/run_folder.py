@@ -1,0 +1,216 @@
+"""A run is a folder: names, atomic writing, tolerant reading and the truth about its state.
+
+The worker process writes, everybody else only reads (one exception: anyone may leave a ``stop`` file).
+Every file is replaced atomically or appended line by line, so a reader, a crash or a power cut never
+meets half a file. What is left out on purpose: queues, owners and limits, which live in ``rsm_app.jobs``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from trainers.errors import FaultError
+
+PHASES = ("load", "baseline", "train", "evaluate", "save", "done")
+LIVE_STATES = ("running", "stopping")
+HEARTBEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What a run is doing, as last written by its worker.
+
+    Attributes:
+        state: ``new``, ``running``, ``stopping``, ``stopped``, ``succeeded``, ``failed`` or ``interrupted``.
+        phase: One of ``PHASES``.
+        updates: Optimiser steps taken.
+        images_sampled: Pictures sampled for training so far.
+        images_per_second: Training pictures per second of the latest update.
+        progress: Share of the whole run that is done, in [0, 1].
+        eta_seconds: Expected seconds to the end; None when unknown.
+        message: One sentence about the present activity.
+        error: One sentence for the person when the run failed, else empty.
+        pid: The worker's process id; 0 when none was started.
+        pid_started: The worker's start time (seconds since 1970), which tells a reused pid apart.
+        started: When the run first started, in seconds since 1970.
+        heartbeat: When the worker last wrote this file, in seconds since 1970.
+    """
+
+    state: str = "new"
+    phase: str = "load"
+    updates: int = 0
+    images_sampled: int = 0
+    images_per_second: float = 0.0
+    progress: float = 0.0
+    eta_seconds: float | None = None
+    message: str = ""
+    error: str = ""
+    pid: int = 0
+    pid_started: float = 0.0
+    started: float = 0.0
+    heartbeat: float = field(default=0.0)
+
+    @property
+    def live(self) -> bool:
+        """Whether a worker is at work on this run."""
+        return self.state in LIVE_STATES
+
+
+class RunFolder:
+    """Paths and tolerant readers of one run folder."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Name the folder; nothing is created or read yet."""
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.status_file = self.path / "status.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples"
+        self.pairs = self.samples / "pairs.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.adapter = self.path / "adapter"
+        self.report = self.path / "report.json"
+        self.log = self.path / "log.txt"
+        self.stop_file = self.path / "stop"
+
+    def exists(self) -> bool:
+        """Whether the folder holds a run."""
+        return self.config.is_file()
+
+    def read_config(self) -> dict:
+        """Return the settings as asked for; empty when there is no readable config."""
+        return read_json(self.config) or {}
+
+    def read_report(self) -> dict | None:
+        """Return the before/after report, or None while there is none."""
+        return read_json(self.report)
+
+    def read_metrics(self, since: int = 0) -> list[dict]:
+        """Return one mapping per update, from line ``since`` on; a torn last line is left out."""
+        return read_lines(self.metrics)[since:]
+
+    def read_pairs(self) -> list[dict]:
+        """Return the before/after pairs; picture paths are relative to the run folder."""
+        return read_lines(self.pairs)
+
+    def request_stop(self) -> None:
+        """Ask the worker to finish its update, evaluate, save and end."""
+        atomic_write(self.stop_file, "stop\n")
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked this run to stop."""
+        return self.stop_file.exists()
+
+    def status(self) -> RunStatus:
+        """Return the reconciled status: a live state without a live worker reads ``interrupted``."""
+        raw = read_json(self.status_file) or {}
+        known = {key: raw[key] for key in RunStatus.__dataclass_fields__ if key in raw}
+        status = RunStatus(**known)
+        if status.live and not process_alive(status.pid, status.pid_started):
+            return RunStatus(**{**known, "state": "interrupted", "eta_seconds": None})
+        if status.state == "running" and self.stop_requested():
+            return RunStatus(**{**known, "state": "stopping"})
+        return status
+
+
+def process_alive(pid: int, started: float) -> bool:
+    """Whether the process ``pid`` that started at ``started`` still runs (a zombie does not)."""
+    if pid <= 0:
+        return False
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started) < 2.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replace a file so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        FaultError: The disk is full or the folder cannot be written; the old file stays.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            if temporary:
+                os.unlink(temporary)
+        raise write_fault(path, error) from error
+
+
+def write_json(path: Path, record: dict) -> None:
+    """Write an object as an indented JSON file, atomically; errors as in ``atomic_write``."""
+    atomic_write(path, json.dumps(record, indent=2) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[dict]) -> None:
+    """Write a JSON-lines file as a whole, atomically; errors as in ``atomic_write``."""
+    atomic_write(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def append_line(path: Path, record: dict) -> None:
+    """Append one JSON object as a line; a torn line of an earlier crash is closed first.
+
+    Raises:
+        FaultError: The disk is full or the file cannot be written.
+    """
+    try:
+        with open(path, "ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+    except OSError as error:
+        raise write_fault(path, error) from error
+
+
+def write_fault(path: Path, error: OSError) -> FaultError:
+    """Name the file and the remedy of a failed write."""
+    reason = error.strerror or str(error)
+    return FaultError(
+        f"Could not write {path.name} in {path.parent}: {reason}. "
+        "Free some space or choose another folder, then resume the run; what was saved is intact."
+    )
+
+
+def read_json(path: Path) -> dict | None:
+    """Return a JSON object, or None when the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Return the objects of a JSON-lines file, leaving out torn or damaged lines."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    records = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                records.append(record)
+    return records

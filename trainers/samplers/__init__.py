@@ -1,0 +1,1 @@
+"""Transition kernels and the rollouts made of them, with and without branches."""

@@ -1,0 +1,167 @@
+"""Rollouts: from initial noise to finished latents, keeping what the loss needs on the way.
+
+``trajectory`` draws every step from one kernel. ``branch_per_step`` follows deterministic root paths and, at
+chosen steps, lets K noisy branches leave each root; every branch then runs deterministically to the end.
+All states that are at the same step pass through the network together, whatever step they branched at, so
+the cost is Σ_i K_i (T − 1 − i) + (last branching step + 1) rows a root. No gradients flow here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.core.schedule import Schedule
+from trainers.core.transition import draw, mean, noise_like
+from trainers.samplers.kernels import Kernel, ode
+
+NetworkOutput = Callable[[Tensor, int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Whole trajectories of B samples.
+
+    Attributes:
+        states: T tensors (B, C, H, W), the state before each step.
+        noises: T tensors (B, C, H, W), the noise drawn at each step; unused where σ = 0.
+        final: (B, C, H, W) finished latents.
+    """
+
+    states: tuple[Tensor, ...]
+    noises: tuple[Tensor, ...]
+    final: Tensor
+
+
+@dataclass(frozen=True)
+class Branching:
+    """Branches of N roots.
+
+    Attributes:
+        parents: Step → (N, C, H, W) root states that branched there.
+        noises: Step → (N, K, C, H, W) noise of the branches.
+        leaves: Step → (N, K, C, H, W) finished latents of the branches that left at that step.
+        path: Step → (N, C, H, W) states on a deterministic path where nothing branched.
+    """
+
+    parents: dict[int, Tensor]
+    noises: dict[int, Tensor]
+    leaves: dict[int, Tensor]
+    path: dict[int, Tensor]
+
+
+def trajectory(
+    network: NetworkOutput,
+    schedule: Schedule,
+    latents: Tensor,
+    kernel: Kernel,
+    noise_level: float,
+    generator: torch.Generator,
+) -> Trajectory:
+    """Run every sample through all T steps of one kernel.
+
+    Args:
+        network: (latents (B, C, H, W), step, sample index (B,)) → output (B, C, H, W).
+        schedule: The noise levels.
+        latents: (B, C, H, W) initial noise.
+        kernel: The transition kernel of every step.
+        noise_level: The kernel's noise level.
+        generator: Source of the transition noise.
+    """
+    index = torch.arange(len(latents), device=latents.device)
+    states, noises = [], []
+    for step in range(schedule.steps):
+        coefficients = kernel(schedule, step, noise_level)
+        noise = noise_like(latents, 1, generator)[:, 0] if coefficients.std > 0 else torch.zeros_like(latents)
+        states.append(latents)
+        noises.append(noise)
+        latents = draw(coefficients, latents, network(latents, step, index), noise).sample
+    return Trajectory(tuple(states), tuple(noises), latents)
+
+
+def branch_per_step(
+    network: NetworkOutput,
+    schedule: Schedule,
+    roots: Tensor,
+    branches: Sequence[int],
+    kernel: Kernel,
+    noise_level: float,
+    generator: torch.Generator,
+) -> Branching:
+    """Let K_i branches leave every root at step i and finish them deterministically.
+
+    After the last branching step the roots themselves are dropped; the deterministic path is then followed
+    along the first branch that left there. Source: TempFlow-GRPO, arXiv 2508.04324, section 4.1.
+
+    Args:
+        network: (latents (B, C, H, W), step, root index (B,)) → output (B, C, H, W).
+        schedule: The noise levels, T steps.
+        roots: (N, C, H, W) initial noise.
+        branches: Up to T branch counts K_i, 0 for none.
+        kernel: The stochastic kernel of a branching step.
+        noise_level: The kernel's noise level.
+        generator: Source of the branches' noise.
+
+    Returns:
+        Parents, noises, leaves and the un-branched path.
+    """
+    counts = {step: count for step, count in enumerate(branches) if count > 0}
+    last = max(counts)
+    front = _Front(roots, counts)
+    parents, noises, path = {}, {}, {}
+    for step in range(schedule.steps):
+        output = network(front.latents, step, front.root_index)
+        if step in counts:
+            parents[step] = front.root_states()
+            noises[step] = noise_like(parents[step], counts[step], generator)
+            stochastic = kernel(schedule, step, noise_level)
+            center = mean(stochastic, parents[step], output[: len(roots)]).unsqueeze(1)
+            children = center + stochastic.std * noises[step]
+        else:
+            path[step] = front.path_states(step > last)
+            children = None
+        front.advance(mean(ode(schedule, step), front.latents, output), children, step == last)
+    return Branching(parents, noises, front.leaves(), path)
+
+
+class _Front:
+    """All states at the present step: the roots first (until dropped), then the branches step by step."""
+
+    def __init__(self, roots: Tensor, counts: dict[int, int]):
+        self.latents = roots
+        self._roots = len(roots)
+        self._counts = counts
+        self._born: list[int] = []
+        self._index = torch.arange(len(roots), device=roots.device)
+        self.root_index = self._index
+
+    def root_states(self) -> Tensor:
+        return self.latents[: self._roots]
+
+    def path_states(self, roots_dropped: bool) -> Tensor:
+        if not roots_dropped:
+            return self.root_states()
+        count = self._counts[self._born[-1]]
+        return self.latents[-self._roots * count :: count]
+
+    def advance(self, moved: Tensor, children: Tensor | None, drop_roots: bool) -> None:
+        parts, index = [moved], [self.root_index]
+        if children is not None:
+            step = [s for s in sorted(self._counts) if s not in self._born][0]
+            self._born.append(step)
+            parts.append(children.flatten(0, 1))
+            index.append(self._index.repeat_interleave(children.shape[1]))
+        start = self._roots if drop_roots else 0
+        self.latents = torch.cat(parts)[start:]
+        self.root_index = torch.cat(index)[start:]
+
+    def leaves(self) -> dict[int, Tensor]:
+        sizes = [self._roots * self._counts[step] for step in self._born]
+        groups = self.latents.split(sizes)
+        return {
+            step: group.unflatten(0, (self._roots, self._counts[step]))
+            for step, group in zip(self._born, groups, strict=True)
+        }
