@@ -45,8 +45,12 @@ def choose_dtype(config: RunConfig, device: str) -> torch.dtype:
         return DTYPES[config.dtype]
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if native_bfloat16() else torch.float32
+
+
+def native_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def differentiable_attention(device: torch.device) -> AbstractContextManager:

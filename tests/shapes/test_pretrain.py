@@ -143,3 +143,19 @@ def test_clip_folder_loads_with_its_processor(tmp_path):
     assert inputs["pixel_values"].shape == (1, 3, 64, 64)
     assert model.dtype == torch.float32
     assert torch.isfinite(model(**inputs).logits_per_image).all()
+
+
+@pytest.mark.parametrize("what", ["flow", "diffusion"])
+def test_a_finished_model_can_be_trained_on(what, vae, tmp_path, monkeypatch, repository):
+    """No steps from a finished model give that model back, in every part that is trained."""
+    monkeypatch.chdir(repository)
+    finished = repository / "assets" / f"tiny-{what}"
+    arguments = ["--vae", str(vae), *SMALL, "--steps", "0", "--start", str(finished)]
+    main(["pretrain", what, "--out", str(tmp_path / what), *arguments])
+    before, after = load(finished)[0].components, load(tmp_path / what / "model")[0].components
+    trained = [name for name in before if name.startswith(("transformer", "unet", "text_encoder"))]
+    for name in trained:
+        if before[name] is not None:
+            new = after[name].state_dict()
+            for key, tensor in before[name].state_dict().items():
+                torch.testing.assert_close(new[key], tensor, msg=f"{name}: {key}")

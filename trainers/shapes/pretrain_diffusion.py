@@ -25,7 +25,7 @@ from trainers.shapes.folders import save_pipeline
 from trainers.shapes.pool import load_pool
 from trainers.shapes.text import text_config
 from trainers.shapes.tokenizer import build_tokenizer
-from trainers.shapes.training import Draw, Settings, train
+from trainers.shapes.training import Draw, Settings, start_from, train
 
 HIDDEN = 96
 CALL = {
@@ -94,6 +94,8 @@ def pretrain(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     pool = load_pool(settings.out.parent, settings.vae, settings.pool, settings.seed, settings.device)
     model = DiffusionModel().to(settings.device, memory_format=torch.channels_last)
+    if settings.start is not None:
+        start_from(model, settings.start)
     kept = build_scheduler().alphas_cumprod.to(settings.device)
 
     def loss(model: nn.Module, draw: Draw) -> torch.Tensor:

@@ -30,7 +30,7 @@ from trainers.shapes.folders import save_pipeline
 from trainers.shapes.pool import load_pool
 from trainers.shapes.text import text_config
 from trainers.shapes.tokenizer import build_tokenizer
-from trainers.shapes.training import Draw, Settings, train
+from trainers.shapes.training import Draw, Settings, start_from, train
 
 HIDDEN, ZERO_TOKENS = 64, 1
 CALL = {
@@ -105,6 +105,8 @@ def pretrain(settings: Settings) -> None:
     torch.manual_seed(settings.seed)
     pool = load_pool(settings.out.parent, settings.vae, settings.pool, settings.seed, settings.device)
     model = FlowModel().to(settings.device)
+    if settings.start is not None:
+        start_from(model, settings.start)
 
     def loss(model: nn.Module, draw: Draw) -> torch.Tensor:
         latents, tokens = pool.batch(draw, settings.batch, settings.device)

@@ -39,12 +39,12 @@ BOXES = {
 # A relation is drawn only when its axis clearly dominates; the checker accepts up to the diagonal.
 DOMINANCE = 1.25
 CATEGORY_WEIGHTS = {
-    "single_object": 0.05,
-    "colors": 0.09,
-    "counting": 0.22,
+    "single_object": 0.10,
+    "colors": 0.14,
+    "counting": 0.21,
     "two_object": 0.12,
-    "position": 0.32,
-    "color_attr": 0.20,
+    "position": 0.27,
+    "color_attr": 0.16,
 }
 
 

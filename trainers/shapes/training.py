@@ -14,14 +14,14 @@ import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from trainers.machine import differentiable_attention
+from trainers.machine import differentiable_attention, native_bfloat16
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Settings:
         vae: trained autoencoder's folder, for the latent models.
         prompts: captions on which snapshots are judged.
         check: how many of them.
-        bfloat16: compute in bfloat16 on CPUs where that is faster; weights and optimizer stay float32.
+        bfloat16: compute in bfloat16 on a CPU, by default where the hardware does; weights stay float32.
+        start: finished model whose weights to begin from instead of random ones (flow, diffusion).
     """
 
     out: Path
@@ -58,7 +59,8 @@ class Settings:
     vae: Path = Path("assets/tiny-flow/vae")
     prompts: Path = Path("assets/prompts/shapes-heldout.txt")
     check: int = 160
-    bfloat16: bool = True
+    bfloat16: bool = field(default_factory=native_bfloat16)
+    start: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse a run without an end."""
@@ -122,6 +124,13 @@ def train(
     _save(settings, model, average, optimizer, step, time.monotonic() - started)
     _log(settings, step=step, done=True, **snapshot(average, settings.out / "model"))
     return average
+
+
+def start_from(model: nn.Module, folder: Path) -> None:
+    """Copy a finished pipeline's weights into the parts of ``model``, which are named like its subfolders."""
+    for name, part in model.named_children():
+        finished = type(part).from_pretrained(folder, subfolder=name, torch_dtype=torch.float32)
+        part.load_state_dict(finished.state_dict())
 
 
 def _optimizer(model: nn.Module, rate: float) -> torch.optim.Optimizer:
