@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainers.estimators.contract import Task
-from trainers.machine import differentiable_attention
+from trainers.machine import decoding_batch, differentiable_attention
 from trainers.parallel import map_chunks
 
 
@@ -19,14 +19,14 @@ def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
         images = task.policy.model.decode(latents[chunk])
         return task.reward(images, _prompts(task, prompt_index[chunk])).float()
 
-    chunks = torch.arange(len(latents)).split(task.policy.micro_batch)
+    chunks = torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch))
     return torch.cat(map_chunks(run, chunks, latents.device))
 
 
 def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tuple[Tensor, Tensor]:
     """Return the (B,) rewards and their gradients (B, C, H, W) with respect to finished latents."""
     rewards, gradients = [], []
-    for chunk in torch.arange(len(latents)).split(task.policy.micro_batch):
+    for chunk in torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch)):
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             images = task.policy.model.decode(leaf)

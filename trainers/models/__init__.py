@@ -34,6 +34,8 @@ class ModelSpec(Spec):
 
 
 _ATTENTION_8 = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+# A small transformer learns twice as much per update when its feed-forward layers may move too (docs/LOG.md).
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _SHAPES_OTHERS = ("shapes", "shapes_exact", "tiny_clip", "colorfulness")
 
 MODELS: Registry[ModelSpec] = Registry(
@@ -46,7 +48,7 @@ MODELS: Registry[ModelSpec] = Registry(
             target="trainers.models.sd3:StableDiffusion3Model",
             family="flow",
             location="tiny-flow",
-            lora_targets=_ATTENTION_8,
+            lora_targets=_ATTENTION_8 + _FEED_FORWARD,
             others=_SHAPES_OTHERS,
         ),
         ModelSpec(
