@@ -21,7 +21,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "rollout_steps": 6,
         "branches": (8, 8),
         "anchor_fraction": 0.25,
-        "kl_weight": 0.06,
+        "kl_weight": 0.07,
     },
     ("tiny-flow", "rsm_first_order_flow"): {
         "rollout_steps": 6,
