@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.config import (
-    FIELDS,
-    RunConfig,
-    coerce,
-    field_help,
-    from_mapping,
-    parse_assignments,
-    problems,
-)
+from trainers.coercion import coerce, from_mapping, parse_assignments, problems
+from trainers.config import FIELDS, RunConfig, field_help
 from trainers.errors import InputError
 from trainers.methods import METHODS, check_fit, fitting_methods, misfit
 from trainers.models import MODELS

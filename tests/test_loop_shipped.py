@@ -75,3 +75,14 @@ def test_a_shipped_model_starts_at_ratio_one_and_continues_bit_for_bit(shipped, 
     second.restore(first.checkpoint(0.0))
     follow(second, 1)
     assert equal(second.policy.state(), whole.policy.state())
+
+
+@pytest.mark.parametrize(("family", "method"), EVERY)
+def test_every_row_updates_a_shipped_model(shipped, family, method):
+    """One small update of each row through the real pipeline, decoder and reward gradient."""
+    settings = {"rollout_steps": 3, "branches": "2,2", "prompts_per_update": 2, "group_size": 2}
+    trainer = real(shipped, family, method, reward="brightness", **settings)
+    before = trainer.policy.state()
+    (record,) = trainer.advance()
+    assert record.grad_norm > 0
+    assert not equal(before, trainer.policy.state())

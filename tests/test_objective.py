@@ -14,184 +14,21 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from torch.distributions import Normal
 
 from tests.core.toys import (
     SHAPE,
-    ToyNetwork,
     gradient,
-    levels,
-    moved,
     randn,
     relative_error,
     schedule_of,
 )
-from tests.samplers.published import STEPS, stochastic_step
+from tests.samplers.published import STEPS
+from tests.zeroth_order_study import BETA, CASES, KERNEL, MATCHING, ROWS, TRAINED, Study
 from trainers.config import RunConfig
-from trainers.core.loss import matching
 from trainers.core.schedule import diffusion_schedule
 from trainers.estimators.contract import StepRows
 from trainers.methods import METHODS
 from trainers.objective import Objective
-
-ROWS, BRANCHES, NOISE, BETA = 8, 4, 0.7, 0.3
-
-CASES = [
-    pytest.param("grpo", "flow", id="grpo, flow"),
-    pytest.param("grpo", "diffusion", id="grpo, diffusion"),
-    pytest.param("rsm_zeroth_order_flow", "flow", id="rsm_zeroth_order_flow"),
-    pytest.param("rsm_zeroth_order_diffusion", "diffusion", id="rsm_zeroth_order_diffusion"),
-]
-TRAINED = range(STEPS - 1)
-
-
-class Study:
-    """A method on its family's schedule with random rows, an old, a present and a base network."""
-
-    def __init__(self, method, family, step, size=0.0, clip=100.0, branches=BRANCHES, beta=BETA):
-        self.family, self.step, self.beta = family, step, beta
-        self.method = METHODS.get(method)
-        self.schedule = schedule_of(family, STEPS)
-        self.use_clip(clip)
-        self.old, self.base = ToyNetwork(seed=1), ToyNetwork(seed=2)
-        self.network = moved(self.old, size)
-        count = 1 if method == "grpo" else branches
-        self.latents = randn(ROWS, *SHAPE, seed=3)
-        self.noise = randn(ROWS, count, *SHAPE, seed=4)
-        self.advantages = randn(ROWS, count, seed=5)
-        index = torch.arange(ROWS)
-        self.rows = StepRows(step, self.latents, index, self.noise, self.advantages)
-
-    def use_clip(self, clip):
-        self.clip = clip
-        config = RunConfig(noise_level=NOISE, clip_range=clip, kl_weight=self.beta)
-        self.objective = Objective(self.method, config, self.schedule)
-
-    def cut_half(self):
-        """Choose the trust region such that about half of the branches that improved lie beyond it."""
-        output, old, _ = self.outputs()
-        ratio = TRUSTED[self.method.name](self, output, old).detach()
-        self.use_clip(1.001 * float(ratio.abs().median()))
-
-    def outputs(self):
-        time = float(self.schedule.noise[self.step])
-        with torch.no_grad():
-            old, base = self.old(self.latents, time), self.base(self.latents, time)
-        return self.network(self.latents, time), old, base
-
-    def engine(self):
-        return self.objective(self.rows, *self.outputs()).loss.mean()
-
-    def kernel(self, output):
-        return stochastic_step(self.family)(self.step, self.latents, output, NOISE)
-
-    def k(self):
-        output = torch.zeros_like(self.latents).requires_grad_(True)
-        (slope,) = torch.autograd.grad(self.kernel(output)[0].sum(), output)
-        return float(slope.flatten()[0])
-
-    def mean_slope(self):
-        """Mean of |k/σ| over the steps before the last, from the published kernels alone."""
-        found = []
-        for step in range(STEPS - 1):
-            there = replace_step(self, step)
-            found.append(abs(there.k()) / float(there.kernel(self.latents)[1]))
-        return sum(found) / len(found)
-
-    def log_ratio(self, output, old):
-        """(B, K): log N(x'; μ_θ, σ²) − log N(x'; μ_old, σ²), means over elements, at x' = μ_old + σε."""
-        (center, std), (before, _) = self.kernel(output), self.kernel(old)
-        sample = before.unsqueeze(1) + std * self.noise
-        laws = [Normal(mean.unsqueeze(1), std) for mean in (center, before)]
-        new, previous = (law.log_prob(sample).mean((2, 3, 4)) for law in laws)
-        return new - previous
-
-    def kl(self, output, base):
-        """(B,): KL of the two kernels, as Flow-GRPO writes it."""
-        (center, std), (reference, _) = self.kernel(output), self.kernel(base)
-        return ((center - reference) ** 2 / (2 * std**2)).mean((1, 2, 3))
-
-    def published(self):
-        output, old, base = self.outputs()
-        pull = PUBLISHED[self.method.name](self, output, old)
-        return (pull.mean(1) + self.beta * self.kl(output, base)).mean()
-
-    def squared(self):
-        """The row of reward score matching: (γG of each branch, W1) through the one squared loss."""
-        output, old, base = self.outputs()
-        std, k = float(self.kernel(output)[1]), self.k()
-        slope, extra = k / std, 1.0
-        if self.method.name == "rsm_zeroth_order_flow":
-            delta = float(levels(STEPS)[self.step] - levels(STEPS)[self.step + 1])
-            extra = (std / delta**0.5) / delta**0.5
-        if self.method.name == "rsm_zeroth_order_diffusion":
-            slope = -self.mean_slope()
-        guidance = self.advantages[:, :, None, None, None] * self.noise / slope
-        branches = [matching(output, old, guidance[:, i]) for i in range(guidance.shape[1])]
-        pull = extra * slope**2 / 2 * torch.stack(branches, 1)
-        held = k**2 / (2 * std**2) * ((output - base) ** 2).mean((1, 2, 3))
-        return (pull.mean(1) + self.beta * held).mean()
-
-
-def replace_step(study, step):
-    other = object.__new__(Study)
-    other.__dict__ = {**study.__dict__, "step": step}
-    return other
-
-
-def kernel_ratio(study, output, old):
-    """ℓ of the kernel."""
-    return study.log_ratio(output, old)
-
-
-def fair_ratio(study, output, old):
-    """σ²·ℓ, with τ = a√(t/(1−t)) and σ² = τ²Δ."""
-    t = levels(STEPS)[study.step]
-    variance = NOISE**2 * t / (1 - (levels(STEPS)[1] if t == 1 else t)) / STEPS
-    return variance * study.log_ratio(output, old)
-
-
-def constant_ratio(study, output, old):
-    """ℓ whose k/σ is replaced by its schedule mean w̄: −½w̄²‖Δo‖² − w̄⟨ε, Δo⟩ (k < 0)."""
-    mean, change = study.mean_slope(), output - old
-    inner = (change.unsqueeze(1) * study.noise).mean((2, 3, 4))
-    return -mean * inner - mean**2 / 2 * (change**2).mean((1, 2, 3)).unsqueeze(1)
-
-
-def grpo_loss(study, output, old):
-    """−min(ρÂ, clip(ρ, 1−c, 1+c)Â)."""
-    rho = kernel_ratio(study, output, old).exp()
-    bounded = torch.clamp(rho, 1 - study.clip, 1 + study.clip)
-    return -torch.minimum(rho * study.advantages, bounded * study.advantages)
-
-
-def hinge(study, ratio):
-    """max(0, c|Â| − Âℓ)."""
-    return (study.clip * study.advantages.abs() - study.advantages * ratio).clamp(min=0)
-
-
-def rsm_flow_loss(study, output, old):
-    """Matching loss under the fair clip: max(0, c|Â| − Âσ²ℓ)/σ² · τ/√Δ."""
-    t, delta = levels(STEPS)[study.step], 1 / STEPS
-    tau = NOISE * (t / (1 - (levels(STEPS)[1] if t == 1 else t))).sqrt()
-    return hinge(study, fair_ratio(study, output, old)) / (tau**2 * delta) * tau / delta**0.5
-
-
-def rsm_diffusion_loss(study, output, old):
-    """Matching loss with PCPO's constant weight."""
-    return hinge(study, constant_ratio(study, output, old))
-
-
-PUBLISHED = {
-    "grpo": grpo_loss,
-    "rsm_zeroth_order_flow": rsm_flow_loss,
-    "rsm_zeroth_order_diffusion": rsm_diffusion_loss,
-}
-TRUSTED = {
-    "grpo": kernel_ratio,
-    "rsm_zeroth_order_flow": fair_ratio,
-    "rsm_zeroth_order_diffusion": constant_ratio,
-}
 
 
 @pytest.mark.parametrize(("method", "family"), CASES)
@@ -235,7 +72,7 @@ def test_the_squared_loss_is_left_quadratically(method, family, step):
     assert slope[0] / slope[1] == pytest.approx(4.0, rel=0.15)
 
 
-@pytest.mark.parametrize(("method", "family"), CASES[2:])
+@pytest.mark.parametrize(("method", "family"), MATCHING)
 def test_matching_rows_with_advantage_one_are_the_squared_loss_at_any_distance(method, family):
     study = Study(method, family, 2, size=0.2)
     study.advantages = torch.ones_like(study.advantages)
@@ -267,7 +104,7 @@ def test_the_clip_fraction_counts_branches_without_a_pull(method, family):
     assert result.clip_fraction == pytest.approx(float(without), abs=1e-6)
 
 
-@pytest.mark.parametrize(("method", "family"), CASES[:3])
+@pytest.mark.parametrize(("method", "family"), KERNEL)
 def test_the_reported_ratio_is_the_mean_importance_weight(method, family):
     study = Study(method, family, 2, size=0.1)
     output, old, base = study.outputs()
@@ -352,8 +189,8 @@ def test_which_methods_need_the_base_model():
         for weight in (0.0, 0.1)
     }
     for method in METHODS.specs():
+        assert needs[method.name, 0.0] == (method.anchor == "ref")
         assert needs[method.name, 0.1]
-        assert needs[method.name, 0.0] == (method.order == "first")
 
 
 def test_the_schedule_mean_is_the_published_constant_of_sd15():
@@ -374,7 +211,7 @@ def test_the_schedule_mean_is_the_published_constant_of_sd15():
         RunConfig(noise_level=1.0),
         diffusion_schedule(cumulative, scheduler.timesteps),
     )
-    assert objective.mean_slope == pytest.approx(0.5169, abs=5e-5)
+    assert objective.weights(10).slope == pytest.approx(-0.5169, abs=5e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, -1.0])

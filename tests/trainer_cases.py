@@ -5,28 +5,30 @@ import torch
 from tests.estimators.toy_model import WORDS, Smooth, ToyModel
 from trainers.config import RunConfig
 from trainers.loop import Trainer
+from trainers.methods import METHODS, fitting_methods
 from trainers.rewards.contract import Reward
 
-METHODS_OF = {
-    "flow": ("rsm_zeroth_order_flow", "rsm_first_order_flow", "grpo"),
-    "diffusion": ("rsm_zeroth_order_diffusion", "rsm_first_order_diffusion", "grpo"),
-}
+METHODS_OF = {family: fitting_methods(family, differentiable=True) for family in ("flow", "diffusion")}
 EVERY = [(family, method) for family, methods in METHODS_OF.items() for method in methods]
 SHIPPED = {"flow": "tiny-flow", "diffusion": "tiny-diffusion"}
 
 
 def toy(family, method, reward=None, **settings):
-    settings = {
-        "rollout_steps": 4,
-        "branches": (3, 3),
-        "prompts_per_update": 4,
-        "group_size": 3,
-        "lora_rank": 2,
-        "lora_alpha": 4.0,
-        "kl_weight": 0.01,
-        "old_weight": 0.1,
-        "seed": 3,
-    } | settings
+    settings = (
+        {
+            "rollout_steps": 4,
+            "branches": (3, 3),
+            "prompts_per_update": 4,
+            "group_size": 3,
+            "lora_rank": 2,
+            "lora_alpha": 4.0,
+            "kl_weight": 0.01,
+            "old_weight": 0.1,
+            "seed": 3,
+        }
+        | dict(METHODS.get(method).defaults)
+        | settings
+    )
     config = RunConfig(estimator=method, **settings)
     return Trainer(config, ToyModel(family), reward or Smooth(), WORDS, torch.float32)
 

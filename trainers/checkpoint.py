@@ -1,4 +1,4 @@
-"""Resumable checkpoints: LoRA, Adam's moments and counters in one safetensors file, written atomically.
+"""Resumable checkpoints: LoRA, Adam's moments, the estimator's memory and counters in one safetensors file.
 
 Random numbers need no saving: every rollout's generators are made from the seed, the purpose and the
 rollout's number. Two files are kept, so that a damaged newest one costs a few updates and not the run. The
@@ -51,11 +51,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: progress, LoRA tensors and the optimiser's state by parameter number."""
+    """What a checkpoint holds.
+
+    Attributes:
+        progress: Counters and clocks.
+        lora: The trained LoRA's tensors by name.
+        optimiser: The optimiser's state by parameter number.
+        trailing: The trailing rollout policy's tensors, if there is one.
+        estimator: Tensors that the estimator carries.
+    """
 
     progress: Progress
     lora: dict[str, Tensor]
     optimiser: dict[int, dict[str, Tensor]]
+    trailing: dict[str, Tensor] = field(default_factory=dict)
+    estimator: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> Path:
@@ -67,6 +77,8 @@ def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> Path:
     tensors = {f"lora/{name}": value for name, value in checkpoint.lora.items()}
     for number, state in checkpoint.optimiser.items():
         tensors |= {f"adam/{number}/{key}": value for key, value in state.items()}
+    tensors |= {f"trailing/{name}": value for name, value in checkpoint.trailing.items()}
+    tensors |= {f"estimator/{name}": value.contiguous() for name, value in checkpoint.estimator.items()}
     content = save(tensors, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
     path = folder.checkpoints / f"{checkpoint.progress.updates:08d}.safetensors"
     atomic_write(path, content)
@@ -114,13 +126,16 @@ def _load(path: Path, digest: str | None) -> Checkpoint | None:
         progress = Progress(**json.loads(header["__metadata__"]["progress"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    lora = {name.removeprefix("lora/"): t for name, t in tensors.items() if name.startswith("lora/")}
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
     optimiser: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("adam/"):
             _, number, key = name.split("/")
             optimiser.setdefault(int(number), {})[key] = tensor
-    return Checkpoint(progress, lora, optimiser)
+    return Checkpoint(progress, below("lora/"), optimiser, below("trailing/"), below("estimator/"))
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
-from trainers.config import RunConfig, parse_assignments
+from trainers.coercion import parse_assignments
+from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
 from trainers.methods import METHODS
 from trainers.models import MODELS
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.set_defaults(command=_resume)
     listing = commands.add_parser("list", help="list models, rewards and estimators")
     listing.add_argument("--json", action="store_true", help="machine-readable")
+    listing.add_argument("--methods-page", action="store_true", help="the method table as docs/METHODS.md")
     listing.set_defaults(command=_list)
     evaluate = commands.add_parser("evaluate", help="draw and score a run's adapter again")
     evaluate.add_argument("run", type=Path, help="the run folder")
@@ -61,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--reward", help="reward or mixture; the run's by default")
     evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
     evaluate.set_defaults(command=_evaluate)
+    _add_lab(commands.add_parser("lab", help="study the estimators on a law that is known exactly"))
     bench = commands.add_parser("bench", help="measure the speed of rollout, training and sampling")
     bench.add_argument("--model", default=RunConfig.model, help="base model")
     bench.add_argument("--estimator", help="method; by default the model's first zeroth-order one")
@@ -70,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="machine-readable")
     bench.set_defaults(command=_bench)
     return parser
+
+
+def _add_lab(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", choices=("flow", "diffusion"), help="only one model family")
+    parser.add_argument("--evaluations", type=int, help="network evaluations of each training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the study into a picture file")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.set_defaults(command=_lab)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +175,11 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
 
 
 def _list(options) -> int:
+    if options.methods_page:
+        from trainers.method_docs import methods_page
+
+        print(methods_page(), end="")
+        return 0
     tables = {"models": MODELS, "rewards": REWARDS, "estimators": METHODS}
     if options.json:
         print(
@@ -189,6 +206,29 @@ def _evaluate(options) -> int:
     from trainers.reevaluate import reevaluate
 
     print(json.dumps(reevaluate(options.run, options.prompts, options.reward, options.samples), indent=2))
+    return 0
+
+
+def _lab(options) -> int:
+    if options.evaluations is not None and options.evaluations < 1:
+        raise InputError(f"'--evaluations' must be at least 1, not {options.evaluations}.")
+    if options.plot and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"'--plot' must end in .png, .svg or .pdf, not '{options.plot.name}'.")
+    from trainers.lab.report import as_text
+    from trainers.lab.study import EVALUATIONS, FAMILIES, run_study
+
+    families = (options.family,) if options.family else FAMILIES
+    study = run_study(
+        families,
+        options.evaluations or EVALUATIONS,
+        options.seed,
+        lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if options.plot:
+        from trainers.lab.plots import save_figure
+
+        save_figure(study, options.plot)
+    print(json.dumps(study, indent=2) if options.json else as_text(study))
     return 0
 
 

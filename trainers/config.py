@@ -9,13 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import re
-import types
-import typing
 from dataclasses import dataclass, field
-
-from trainers.errors import InputError
 
 MAX_PROMPT_CHARACTERS = 1000
 
@@ -67,6 +61,12 @@ class RunConfig:
         low=0.01,
         high=2.0,
     )
+    kernel: str = _setting(
+        "auto",
+        "Stochastic step of rollouts: flow_sde or flow_cps for flows, ddim for diffusion; auto chooses.",
+        group="rollout",
+        choices=("auto", "flow_sde", "flow_cps", "ddim"),
+    )
     branches: tuple[int, ...] = _setting(
         (8, 8),
         "Branches K drawn at each rollout step, first step first; missing steps count as 0.",
@@ -104,9 +104,10 @@ class RunConfig:
 
     advantage: str = _setting(
         "group",
-        "How rewards become advantages: group-normalised, mean-subtracted, raw or exponentially tilted.",
+        "How rewards become advantages: group-normalised, mean-subtracted, raw, exponentially "
+        "tilted, or group-normalised within [-1, 1] (bounded).",
         group="estimator",
-        choices=("group", "mean", "raw", "tilted"),
+        choices=("group", "mean", "raw", "tilted", "bounded"),
     )
     advantage_clamp: float = _setting(
         5.0, "Largest absolute advantage.", group="estimator", low=0.1, high=1000.0
@@ -127,12 +128,83 @@ class RunConfig:
     reward_scale: float = _setting(
         1.0, "Strength of first-order reward guidance.", group="estimator", low=0.0, high=1e12
     )
+    gradient_units: str = _setting(
+        "rms",
+        "What reward_scale multiplies: gradients in units of their first root mean square, or as they are.",
+        group="estimator",
+        choices=("rms", "reward"),
+    )
     old_weight: float = _setting(
         0.0,
         "Weight of the pull towards the previous policy (W2) in first-order diffusion.",
         group="estimator",
         low=0.0,
         high=1e12,
+    )
+
+    lookahead_steps: int = _setting(
+        1,
+        "Deterministic steps from a noisy state to the picture whose gradient is read (lookahead methods).",
+        group="estimator",
+        low=1,
+        high=200,
+    )
+    discount: float = _setting(
+        1.0,
+        "Discount of a reward gradient per remaining sampling step (SQDF).",
+        group="estimator",
+        low=0.0,
+        high=1.0,
+    )
+    gradient_quantile: float = _setting(
+        1.0,
+        "Reward gradients longer than this running quantile are shortened to it; 1 keeps all.",
+        group="estimator",
+        low=0.01,
+        high=1.0,
+    )
+    replay_size: int = _setting(
+        0,
+        "Earlier states kept for training again (methods that read the next state); 0 keeps none.",
+        group="estimator",
+        low=0,
+        high=10**6,
+    )
+    replay_share: float = _setting(0.5, "Replayed rows per new row.", group="estimator", low=0.0, high=10.0)
+    forward_draws: int = _setting(
+        4,
+        "Noise levels at which each finished picture is trained (forward-process methods).",
+        group="estimator",
+        low=1,
+        high=200,
+    )
+    contrast_step: float = _setting(
+        1.0,
+        "How far DiffusionNFT's better and worse policies lie from the old one.",
+        group="estimator",
+        low=1e-3,
+        high=1e3,
+    )
+    old_decay_max: float = _setting(
+        0.0,
+        "The rollout policy follows the trained one as a moving average that keeps up to this share of "
+        "itself per rollout; 0 is the trained policy itself.",
+        group="estimator",
+        low=0.0,
+        high=0.9999,
+    )
+    old_decay_rate: float = _setting(
+        1e-3,
+        "Growth per rollout of the share that the moving average keeps.",
+        group="estimator",
+        low=0.0,
+        high=1.0,
+    )
+    row: tuple[str, ...] = _setting(
+        (),
+        "The custom estimator's row of the method table, as name=value parts such as order=first, "
+        "weight=one, anchor=ref.",
+        group="estimator",
     )
 
     anchor_fraction: float = _setting(
@@ -198,138 +270,8 @@ class RunConfig:
 
 
 FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(RunConfig)}
-_TYPES = typing.get_type_hints(RunConfig)
 
 
 def field_help(name: str) -> str:
     """Return the one help sentence of a field."""
     return FIELDS[name].metadata["help"]
-
-
-def coerce(name: str, value: object) -> object:
-    """Turn text (or JSON) into the type of a field.
-
-    Args:
-        name: A field of ``RunConfig``.
-        value: Text as typed by a person, or a JSON value.
-
-    Returns:
-        The value in the field's type.
-
-    Raises:
-        InputError: The name is unknown or the text is not of the field's type.
-    """
-    if name not in FIELDS:
-        from trainers.registry import nearest
-
-        raise InputError(f"Unknown setting '{name}'. {nearest(name, FIELDS)}")
-    kind = _TYPES[name]
-    try:
-        return _coerce(kind, value)
-    except (TypeError, ValueError, OverflowError):
-        expected = _KIND_WORDS.get(kind, "a number or empty")
-        raise InputError(f"'{name}' must be {expected}, not {value!r}.") from None
-
-
-def coerce_all(values: typing.Mapping[str, object]) -> tuple[list[str], dict[str, object]]:
-    """Return a sentence for each value that ``coerce`` refuses, and the values it accepts."""
-    found: list[str] = []
-    clean: dict[str, object] = {}
-    for name, value in values.items():
-        try:
-            clean[name] = coerce(name, value)
-        except InputError as error:
-            found += error.problems
-    return found, clean
-
-
-_KIND_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple[int, ...]: "whole numbers separated by commas",
-}
-
-
-def _coerce(kind, value):
-    if kind is str:
-        return str(value)
-    if kind is int:
-        if isinstance(value, bool) or float(value) != int(float(value)):
-            raise ValueError
-        return int(value) if isinstance(value, int) else int(float(value))
-    if kind is float:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    if kind == tuple[int, ...]:
-        parts = value.split(",") if isinstance(value, str) else value
-        return tuple(_coerce(int, part) for part in parts if str(part).strip() != "")
-    if isinstance(kind, types.UnionType):
-        return None if value in (None, "", "none", "None") else _coerce(float, value)
-    raise TypeError(kind)
-
-
-def problems(config: RunConfig) -> list[str]:
-    """List every field that is out of range, in sentences; empty when all are fine."""
-    found = []
-    for name, info in FIELDS.items():
-        found += _field_problems(name, getattr(config, name), info.metadata)
-    if not any(config.branches):
-        found.append("'branches' needs at least one step with 2 or more branches.")
-    found += [
-        f"'branches' has {k} at step {i}; a group needs at least 2 branches, or 0 for none."
-        for i, k in enumerate(config.branches)
-        if k == 1
-    ]
-    if len(config.branches) > config.rollout_steps:
-        found.append(
-            f"'branches' lists {len(config.branches)} steps but a rollout has {config.rollout_steps}."
-        )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
-        found.append(f"'device' must be auto, cpu, cuda or cuda:N, not '{config.device}'.")
-    return found
-
-
-def _field_problems(name, value, metadata) -> list[str]:
-    low, high, choices = metadata["low"], metadata["high"], metadata["choices"]
-    if choices and value not in choices:
-        return [f"'{name}' must be one of {', '.join(choices)}, not '{value}'."]
-    numbers = value if isinstance(value, tuple) else (value,)
-    for number in numbers:
-        if isinstance(number, str) or number is None or low is None:
-            continue
-        if not math.isfinite(number) or not low <= number <= high:
-            return [f"'{name}' must be between {_digits(low)} and {_digits(high)}, not {_digits(number)}."]
-    return []
-
-
-def _digits(number: float) -> str:
-    """Write whole numbers in full, so that a limit can be told from a value just beyond it."""
-    return str(number) if isinstance(number, int) else f"{number:.12g}"
-
-
-def from_mapping(values: typing.Mapping[str, object]) -> RunConfig:
-    """Build a config from names and loose values, reporting every problem at once.
-
-    Raises:
-        InputError: With one sentence per unknown name, wrong type or out-of-range number.
-    """
-    found, clean = coerce_all(values)
-    config = RunConfig(**clean)
-    found += problems(config)
-    if found:
-        raise InputError(*found)
-    return config
-
-
-def parse_assignments(pairs: typing.Iterable[str]) -> dict[str, str]:
-    """Split ``key=value`` words, as given to ``--set``.
-
-    Raises:
-        InputError: A word has no ``=``.
-    """
-    found = [f"'{pair}' is not of the form key=value." for pair in pairs if "=" not in pair]
-    if found:
-        raise InputError(*found)
-    return dict(pair.split("=", 1) for pair in pairs)

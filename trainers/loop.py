@@ -17,10 +17,10 @@ from torch import Tensor
 
 from trainers.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
 from trainers.config import RunConfig
+from trainers.custom import method_of
 from trainers.errors import FaultError
 from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
 from trainers.machine import differentiable_attention, peak_memory_mb
-from trainers.methods import METHODS
 from trainers.models.base import PipelineModel
 from trainers.objective import Objective
 from trainers.policy import Policy
@@ -79,13 +79,23 @@ class Trainer:
         reward: Mixture,
         prompts: Sequence[str],
         dtype: torch.dtype,
+        policy: Policy | None = None,
     ):
-        """Build everything at update 0; ``restore`` moves to a checkpoint."""
-        method = METHODS.get(config.estimator)
+        """Build everything at update 0; ``restore`` moves to a checkpoint.
+
+        Args:
+            config: The settings.
+            model: The loaded base model.
+            reward: The reward to maximise.
+            prompts: The training prompts.
+            dtype: Precision of the networks.
+            policy: What is trained; by default the model's network with a new LoRA.
+        """
+        method = method_of(config)
         self.config = config
         self.reward = reward
         self.prompts = list(prompts)
-        self.policy = Policy(
+        self.policy = policy or Policy(
             model,
             config.lora_rank,
             config.lora_alpha,
@@ -94,6 +104,8 @@ class Trainer:
             config.guidance_scale,
             config.micro_batch,
         )
+        if config.old_decay_max > 0:
+            self.policy.follow(0.0)
         self.policy.refresh()
         # A reward gradient passes through the decoder once a picture; values only need its output.
         model.use_decoder_precision(torch.float32 if method.order == "first" else dtype)
@@ -117,7 +129,11 @@ class Trainer:
         rolled = time.perf_counter()
         records = []
         parts = [self._part(rollout.rows, i) for i in range(self.config.updates_per_rollout)]
-        olds: list[list[Tensor] | None] = [None] + [self._old_outputs(task, part) for part in parts[1:]]
+        # The first update starts from the policy that made the rollout, so its own outputs are the old ones.
+        olds = [
+            self._old_outputs(task, part) if number or self.policy.trails else None
+            for number, part in enumerate(parts)
+        ]
         images = self.progress.images_sampled + rollout.images_sampled
         self.progress = replace(self.progress, rollouts=self.progress.rollouts + 1, images_sampled=images)
         before = rolled
@@ -128,6 +144,9 @@ class Trainer:
             self.progress = replace(self.progress, updates=self.progress.updates + 1)
             records.append(self._metrics(rollout, tally, norm, rolled - started, now - before))
             before = now
+        if self.policy.trails:
+            rate, limit = self.config.old_decay_rate, self.config.old_decay_max
+            self.policy.follow(min(rate * self.progress.rollouts, limit))
         self.policy.refresh()
         self.progress = replace(
             self.progress,
@@ -140,15 +159,22 @@ class Trainer:
     def checkpoint(self, used_seconds: float = 0.0, baseline_seconds: float = 0.0) -> Checkpoint:
         """Return everything that ``restore`` needs, with the session's clock."""
         progress = replace(self.progress, used_seconds=used_seconds, baseline_seconds=baseline_seconds)
-        return Checkpoint(progress, self.policy.state(), optimiser_state(self.optimiser))
+        return Checkpoint(
+            progress,
+            self.policy.state(),
+            optimiser_state(self.optimiser),
+            self.policy.trailing_state(),
+            dict(self.estimator.state.tensors),
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same config."""
+        self.policy.load_trailing(checkpoint.trailing)
         self.policy.load_state(checkpoint.lora)
         restore_optimiser(self.optimiser, checkpoint.optimiser)
         self.progress = checkpoint.progress
         self.policy.evaluations = checkpoint.progress.evaluations
-        self.estimator.state = EstimatorState(dict(checkpoint.progress.estimator))
+        self.estimator.state = EstimatorState(dict(checkpoint.progress.estimator), dict(checkpoint.estimator))
 
     def _rollout(self) -> tuple[Rollout, Task]:
         number, config = self.progress.rollouts, self.config
@@ -157,8 +183,9 @@ class Trainer:
         task = Task(
             self.policy,
             self.schedule,
-            [self.prompts[i] for i in chosen],
-            self.conditions.select(torch.tensor(chosen)),
+            self.prompts,
+            self.conditions,
+            torch.tensor(chosen),
             self.reward,
             generators,
         )
@@ -186,7 +213,12 @@ class Trainer:
     def _old_outputs(self, task: Task, part: list[StepRows]) -> list[Tensor]:
         """Return o_old in the same micro-batches as the update, so that an unmoved policy has Δo = 0."""
         with torch.no_grad(), differentiable_attention(self.policy.device):
-            return [self._output(task, rows) for rows, _ in self._chunks(part)]
+            return [
+                self.policy.old_output(
+                    rows.latents, self.schedule, rows.step, task.conditions.select(rows.prompt_index)
+                )
+                for rows, _ in self._chunks(part)
+            ]
 
     def _output(self, task: Task, rows: StepRows) -> Tensor:
         return self.policy.output(

@@ -15,8 +15,16 @@ from torch import Tensor
 
 from trainers.config import RunConfig
 from trainers.core import loss as core
+from trainers.core.parameterization import clean_slope
 from trainers.core.schedule import Schedule
-from trainers.core.weights import StepWeights, regression_weight, zeroth_order_weights
+from trainers.core.weights import (
+    StepWeights,
+    forward_slope,
+    guidance_strength,
+    regression_weight,
+    schedule_means,
+    zeroth_order_weights,
+)
 from trainers.errors import InputError
 from trainers.estimators.contract import StepRows
 from trainers.methods import Method
@@ -47,13 +55,13 @@ class Objective:
         """Work out every step's scalars once."""
         self.method = method
         self.config = config
-        kernel = stochastic_kernel(schedule.family)
+        self._schedule = schedule
+        kernel = stochastic_kernel(schedule.family, config.kernel)
         self._kernels = [kernel(schedule, step, config.noise_level) for step in range(schedule.steps)]
-        noisy = [abs(c.slope) for c in self._kernels if c.std > 0]
-        self.mean_slope = sum(noisy) / len(noisy)
+        self._intervals = schedule.intervals().tolist()
+        self._means = schedule_means(self._kernels, self._intervals)
         if method.branching == "per_step":
             self._require_noise(config.branches)
-        self._falls = (schedule.noise[:-1] - schedule.noise[1:]).tolist()
 
     def _require_noise(self, branches: Sequence[int]) -> None:
         silent = [i for i, count in enumerate(branches) if count and self._kernels[i].std == 0]
@@ -69,13 +77,14 @@ class Objective:
         return self.method.anchor == "ref" or (self.method.kl != "none" and self.config.kl_weight > 0)
 
     def weights(self, step: int) -> StepWeights:
-        """Return the zeroth-order scalars of a step."""
+        """Return the scalars of a zeroth-order step in the log-ratio's form."""
         return zeroth_order_weights(
             self.method.weight,
             self.method.trust_region,
             self._kernels[step],
-            self._falls[step],
-            self.mean_slope,
+            self._intervals[step],
+            self._means,
+            float(self._schedule.noise[step]),
         )
 
     def __call__(self, rows: StepRows, output: Tensor, old: Tensor, reference: Tensor | None) -> RowLoss:
@@ -87,38 +96,72 @@ class Objective:
             old: (B, C, H, W) output of the policy that made the rollout.
             reference: (B, C, H, W) output of the base model; may be None unless ``needs_reference``.
         """
-        if rows.guidance is not None:
-            return self._regression(rows, output, old, reference)
         total, clipped, ratio = torch.zeros(len(output), device=output.device), 0.0, 1.0
-        if rows.advantages is not None:
-            total, clipped, ratio = self._zeroth_order(rows, output, old)
+        if self.method.objective == "regression" and not rows.anchor_only:
+            total = self._regression(rows, output, old, reference)
+        elif rows.advantages is not None:
+            total, clipped, ratio = self._log_ratio_form(rows, output, old)
         kl = torch.zeros(len(output), device=output.device)
         if reference is not None:
-            kl = self._natural_weight(rows.step) * core.squared_distance(output, reference)
+            kl = self._kl_scale(rows.step) * core.squared_distance(output, reference)
             if self.method.kl != "none":
                 total = total + self.config.kl_weight * kl
         return RowLoss(total, kl.detach(), clipped, ratio)
 
-    def _zeroth_order(self, rows: StepRows, output: Tensor, old: Tensor) -> tuple[Tensor, float, float]:
+    def _log_ratio_form(self, rows: StepRows, output: Tensor, old: Tensor) -> tuple[Tensor, float, float]:
+        """The clipped forms of the squared loss: PPO's exp-ratio or the matching loss."""
         weights = self.weights(rows.step)
-        ratio = core.log_ratio(output - old, rows.noise, weights.slope)
-        scaled = weights.ratio_scale * ratio
+        change = output - old
+        ratio = core.log_ratio(change, rows.noise, weights.slope)
+        scaled = ratio
+        if weights.centred:
+            drift = 0.5 * weights.slope**2 * change.pow(2).flatten(1).mean(1)
+            scaled = ratio + drift.unsqueeze(1)
+        scaled = weights.ratio_scale * scaled
         form = core.clipped_ratio if self.method.objective == "ratio" else core.clipped_matching
         losses = form(scaled, rows.advantages, self.config.clip_range) / weights.ratio_scale
         share = core.clipped_share(scaled.detach(), rows.advantages, *self._clip_bounds())
         total = weights.loss_scale * losses.mean(1)
         return total, float(share), float(ratio.detach().exp().mean())
 
-    def _regression(self, rows: StepRows, output: Tensor, old: Tensor, reference: Tensor | None) -> RowLoss:
+    def _regression(self, rows: StepRows, output: Tensor, old: Tensor, reference: Tensor | None) -> Tensor:
+        """The squared loss itself: W1‖o_θ − (o_anchor + γG)‖² + W2‖o_θ − o_old‖²."""
         anchor = reference if self.method.anchor == "ref" else old
-        weight = regression_weight(self.method.weight, self._kernels[rows.step])
-        total = weight * core.matching(output, anchor, rows.guidance)
+        guidance = rows.guidance if rows.guidance is not None else self._zeroth_order_guidance(rows)
+        weight = regression_weight(
+            self.method.weight,
+            self._kernels[rows.step],
+            clean_slope(self._schedule, rows.step),
+            self._regression_scale(),
+        )
+        matched = core.matching(output, anchor, guidance)
+        total = weight * (matched if rows.weight is None else rows.weight * matched)
         if self.method.trust_region == "old" and self.config.old_weight > 0:
             total = total + self.config.old_weight * core.squared_distance(output, old)
-        kl = torch.zeros(len(output), device=output.device)
-        if reference is not None:
-            kl = self._natural_weight(rows.step) * core.squared_distance(output.detach(), reference)
-        return RowLoss(total, kl, 0.0, 1.0)
+        return total
+
+    def _zeroth_order_guidance(self, rows: StepRows) -> Tensor:
+        """γG = γ·mean_K(Â·ε)/w: the mean over branches has the gradient of the branches' mean loss."""
+        schedule, step = self._schedule, rows.step
+        strength = guidance_strength(
+            self.method.strength,
+            float(schedule.signal[step]),
+            float(schedule.signal[step + 1]),
+            self._regression_scale(),
+            self.config.discount,
+            schedule.steps - 1 - step,
+        )
+        weighted = rows.advantages.view(*rows.advantages.shape, 1, 1, 1) * rows.noise
+        return strength * weighted.mean(1) / self._slope(step)
+
+    def _slope(self, step: int) -> float:
+        if self.method.branching != "none":
+            return self._kernels[step].slope
+        return forward_slope("forward_one", float(self._schedule.noise[step]))
+
+    def _regression_scale(self) -> float:
+        """β of the rows whose target is o_anchor + G/β; DiffusionNFT's is the step between its policies."""
+        return self.config.contrast_step if self.method.normalised else self.config.kl_weight
 
     def _clip_bounds(self) -> tuple[float, float]:
         """Return the log-ratios at which branches with positive and negative advantage stop pulling."""
@@ -127,6 +170,9 @@ class Objective:
             return clip, -clip
         return math.log1p(clip), math.log1p(-clip) if clip < 1 else -math.inf
 
-    def _natural_weight(self, step: int) -> float:
+    def _kl_scale(self, step: int) -> float:
+        """λ where there is a kernel; 1 for rows of the forward process, as their papers have it."""
+        if self.method.kl == "plain":
+            return 1.0
         coefficients = self._kernels[step]
         return coefficients.natural_weight if coefficients.std > 0 else 0.0

@@ -3,7 +3,9 @@
 ``output`` runs the network with its adapter and keeps the graph, ``reference`` runs it without, and
 ``sample_output`` runs a copy into which the adapter was merged (float32 weights plus LoRA, rounded once), so
 that rollouts pay nothing for the adapter. The LoRA itself stays in float32, and every output is returned in
-float32 because kernels and log-ratios are computed there.
+float32 because kernels and log-ratios are computed there. With ``follow`` the policy that makes the rollouts
+trails behind the trained one as a moving average (DiffusionNFT's "old" policy); ``old_output`` is its output
+in training precision.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class Policy:
             self.network.add_adapter(lora_config, ADAPTER)
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
+        self._trailing: list[Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +86,56 @@ class Policy:
         self.refresh()
 
     @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Let the rollout policy keep ``decay`` of itself and take the rest from the trained one."""
+        current = [parameter.detach() for parameter in self.parameters()]
+        if self._trailing is None:
+            self._trailing = [tensor.clone() for tensor in current]
+        for old, new in zip(self._trailing, current, strict=True):
+            old.lerp_(new, 1.0 - decay)
+
+    def trailing_state(self) -> dict[str, Tensor]:
+        """Return the trailing policy's tensors by number; empty when there is none."""
+        return {str(number): tensor.clone() for number, tensor in enumerate(self._trailing or [])}
+
+    def load_trailing(self, tensors: dict[str, Tensor]) -> None:
+        """Put back the tensors of ``trailing_state``."""
+        self._trailing = [tensors[str(number)].clone() for number in range(len(tensors))] or None
+
+    @contextlib.contextmanager
+    def _as_old(self):
+        """Run the body with the rollout policy's LoRA in the training network."""
+        if self._trailing is None:
+            yield
+            return
+        parameters = self.parameters()
+        kept = [parameter.data for parameter in parameters]
+        try:
+            for parameter, old in zip(parameters, self._trailing, strict=True):
+                parameter.data = old
+            yield
+        finally:
+            for parameter, own in zip(parameters, kept, strict=True):
+                parameter.data = own
+
+    @property
+    def trails(self) -> bool:
+        """Whether the rollout policy differs from the trained one."""
+        return self._trailing is not None
+
+    @torch.no_grad()
+    def old_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+        """Return the rollout policy's output (B, C, H, W) float32, computed like ``output``."""
+        with self._as_old():
+            return self.output(latents, schedule, step, rows)
+
+    @torch.no_grad()
     def refresh(self) -> None:
-        """Merge the LoRA's present weights into the sampling copy."""
+        """Merge the rollout policy's present weights into the sampling copy."""
+        with self._as_old():
+            self._merge()
+
+    def _merge(self) -> None:
         base = dict(self.model.network.named_modules())
         merged = dict(self._merged.named_modules())
         for name, layer in self.network.named_modules():

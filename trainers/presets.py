@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from trainers.config import RunConfig, coerce_all, problems
+from trainers.coercion import coerce_all, problems
+from trainers.config import RunConfig
+from trainers.custom import method_of, setting_problems
 from trainers.errors import InputError
 from trainers.methods import METHODS, misfit
 from trainers.models import MODELS
@@ -18,36 +20,17 @@ from trainers.rewards import REWARDS, parse_mixture
 
 PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-flow", "rsm_zeroth_order_flow"): {
-        "rollout_steps": 6,
         "branches": (8, 8),
         "anchor_fraction": 0.25,
         "kl_weight": 0.07,
     },
-    ("tiny-flow", "rsm_first_order_flow"): {
-        "rollout_steps": 6,
-        "prompts_per_update": 32,
-        "reward_scale": 15.0,
-    },
-    ("tiny-flow", "grpo"): {"rollout_steps": 6, "kl_weight": 0.02},
+    ("tiny-flow", "rsm_first_order_flow"): {"prompts_per_update": 32, "reward_scale": 15.0},
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
-        "rollout_steps": 8,
         "branches": (6, 0, 6),
-        "noise_level": 1.0,
         "anchor_fraction": 0.1,
-        "clip_range": 1e-4,
+        "kl_weight": 0.004,
     },
-    ("tiny-diffusion", "rsm_first_order_diffusion"): {
-        "rollout_steps": 8,
-        "prompts_per_update": 32,
-        "noise_level": 1.0,
-        "train_fraction": 0.6,
-    },
-    ("tiny-diffusion", "grpo"): {
-        "rollout_steps": 8,
-        "noise_level": 1.0,
-        "kl_weight": 0.02,
-        "clip_range": 1e-4,
-    },
+    ("tiny-diffusion", "rsm_first_order_diffusion"): {"prompts_per_update": 32, "train_fraction": 0.6},
 }
 
 # Statistics of pixels rise so easily that a weak pull lets them ruin the picture (docs/LOG.md, 2026-11-23).
@@ -91,11 +74,13 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     values = {"model": model, "estimator": estimator, "reward": reward, **values}
     found, clean = coerce_all(values)
     model, estimator, reward = (str(values[key]) for key in ("model", "estimator", "reward"))
-    found += _name_problems(model, estimator, reward)
+    unknown = _name_problems(model, estimator, reward)
     known = model in MODELS and estimator in METHODS
     base = preset(model, estimator, reward) if known else {}
     config = RunConfig(**(base | clean))
-    found += problems(config)
+    found += unknown + problems(config)
+    if not unknown:
+        found += _method_problems(config)
     if found:
         raise InputError(*found)
     return config
@@ -108,13 +93,21 @@ def _name_problems(model: str, estimator: str, reward: str) -> list[str]:
     if estimator not in METHODS:
         found.append(METHODS.unknown(estimator))
     try:
-        parts = parse_mixture(reward)
+        parse_mixture(reward)
     except InputError as error:
-        return found + list(error.problems)
-    if not found:
-        differentiable = all(REWARDS.get(name).differentiable for name, _ in parts)
-        found += misfit(METHODS.get(estimator), MODELS.get(model).family, differentiable)
+        found += error.problems
     return found
+
+
+def _method_problems(config: RunConfig) -> list[str]:
+    """Say what keeps the method from working with the model, the reward and the settings."""
+    try:
+        method = method_of(config)
+    except InputError as error:
+        return list(error.problems)
+    differentiable = all(REWARDS.get(name).differentiable for name, _ in parse_mixture(config.reward))
+    found = misfit(method, MODELS.get(config.model).family, differentiable)
+    return found + setting_problems(method, config)
 
 
 def changed_settings(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainers import evaluate as ev
 from trainers.adapter import reload_adapter
-from trainers.config import from_mapping
+from trainers.coercion import from_mapping
 from trainers.errors import InputError
 from trainers.machine import choose_device, quiet_libraries, use_threads
 from trainers.models import MODELS

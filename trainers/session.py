@@ -19,7 +19,8 @@ import torch
 from trainers import evaluate as ev
 from trainers.adapter import reload_adapter, save_adapter
 from trainers.checkpoint import load_latest, save_checkpoint
-from trainers.config import RunConfig, from_mapping
+from trainers.coercion import from_mapping
+from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.loop import Trainer
 from trainers.machine import choose_device, choose_dtype, quiet_libraries, use_threads

@@ -9,9 +9,11 @@ from tests.core.toys import flow, randn
 from trainers.core import loss as core
 from trainers.core.transition import Coefficients
 from trainers.core.weights import (
+    ScheduleMeans,
     StepWeights,
     guidance_strength,
     regression_weight,
+    schedule_means,
     zeroth_order_weights,
 )
 from trainers.samplers.kernels import flow_sde
@@ -116,14 +118,17 @@ def test_the_clipped_share_counts_the_branches_that_no_longer_pull():
     assert float(core.clipped_share(ratios, torch.zeros_like(ratios), C)) == 0.0
 
 
+MEANS = ScheduleMeans(slope=0.52, interval=0.2, std=0.4)
+
+
 def test_natural_weights_use_the_kernels_slope():
     kernel = Coefficients(0.9, -0.2, 0.5)
-    assert zeroth_order_weights("natural", "clip", kernel, 0.1, 7.0) == StepWeights(-0.4, 1.0, 1.0)
+    assert zeroth_order_weights("natural", "clip", kernel, 0.1, MEANS) == StepWeights(-0.4, 1.0, 1.0)
 
 
 def test_fair_clip_acts_on_the_log_ratio_times_the_variance():
     kernel = Coefficients(0.9, -0.2, 0.5)
-    assert zeroth_order_weights("natural", "fair_clip", kernel, 0.1, 7.0).ratio_scale == 0.25
+    assert zeroth_order_weights("natural", "fair_clip", kernel, 0.1, MEANS).ratio_scale == 0.25
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -131,30 +136,93 @@ def test_scaled_natural_weights_are_tau_over_root_delta(step):
     t = 1 - step / 6
     tau = 0.7 * math.sqrt(t / (1 - (5 / 6 if step == 0 else t)))
     kernel = flow_sde(flow(6), step, 0.7)
-    weights = zeroth_order_weights("natural_scaled", "fair_clip", kernel, 1 / 6, 7.0)
+    weights = zeroth_order_weights("natural_scaled", "fair_clip", kernel, 1 / 6, MEANS)
     assert weights.loss_scale == pytest.approx(tau / math.sqrt(1 / 6))
     assert weights.slope == pytest.approx(kernel.output / (tau * math.sqrt(1 / 6)))
 
 
 @pytest.mark.parametrize("k", [-0.2, 0.2])
 def test_the_schedule_mean_replaces_the_size_of_the_slope_and_keeps_its_sign(k):
-    weights = zeroth_order_weights("schedule_mean", "clip", Coefficients(0.9, k, 0.5), 0.1, 0.52)
+    weights = zeroth_order_weights("schedule_mean", "clip", Coefficients(0.9, k, 0.5), 0.1, MEANS)
     assert weights == StepWeights(math.copysign(0.52, k), 1.0, 1.0)
 
 
-def test_first_order_weights_and_strengths():
+def test_noise_aware_weights_have_mean_one_over_the_schedule():
+    kernels = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5, 0.0)]
+    means = schedule_means(kernels, [0.1, 0.3, 0.6])
+    assert means == ScheduleMeans(pytest.approx((0.2 / 0.3 + 0.4) / 2), 0.2, 0.4)
+    scales = [zeroth_order_weights("noise_aware", "clip", k, 0.1, means).loss_scale for k in kernels[:2]]
+    assert scales == pytest.approx([0.75, 1.25])
+
+
+def test_interval_weights_keep_the_mean_slope_and_follow_the_intervals():
+    kernels, falls = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5)], [0.1, 0.3]
+    means = schedule_means(kernels, falls)
+    slopes = [
+        zeroth_order_weights("interval", "clip", kernel, fall, means).slope
+        for kernel, fall in zip(kernels, falls, strict=True)
+    ]
+    assert slopes[1] / slopes[0] == pytest.approx(3.0)
+    assert sum(slopes) / 2 == pytest.approx(-means.slope)
+
+
+def test_the_normalised_clip_removes_the_drift_and_scales_by_sigma():
     kernel = Coefficients(0.9, -0.2, 0.5)
-    assert regression_weight("one", kernel) == 1.0
-    assert regression_weight("inverse_variance", kernel) == pytest.approx(0.2**2 / 0.5**2)
-    assert guidance_strength("one", 0.3) == 1.0
-    assert guidance_strength("clean_share", 0.3) == 0.3
+    weights = zeroth_order_weights("natural", "normalised_clip", kernel, 0.1, MEANS)
+    assert weights == StepWeights(-0.4, 1.0, 0.5, centred=True)
+
+
+@pytest.mark.parametrize(
+    ("weight", "power"), [("forward_one", 0), ("forward_noise", 1), ("forward_noise_squared", 2)]
+)
+def test_forward_slopes_make_the_log_ratio_a_difference_of_denoising_losses(weight, power):
+    t, old, new, direction = 0.3, *(torch.randn(4, 2, 3, 3, dtype=torch.float64) for _ in range(3))
+    slope = zeroth_order_weights(weight, "clip", Coefficients(1.0, -0.1, 0.0), 0.1, MEANS, t).slope
+    ratio = core.log_ratio(new - old, (slope * (direction - old)).unsqueeze(1), slope)[:, 0]
+    losses = [t**power * ((output - direction) ** 2).mean((1, 2, 3)) for output in (new, old)]
+    torch.testing.assert_close(ratio, losses[1] - losses[0])
+
+
+def test_a_schedule_without_noise_has_means_of_one():
+    assert schedule_means([Coefficients(1.0, -0.1, 0.0)], [0.1]) == ScheduleMeans(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        ("one", 1.0),
+        ("clean_error", 0.09),
+        ("contrast", 0.18),
+        ("natural", 0.08),
+        ("inverse_variance", 0.16),
+        ("score", 0.64),
+        ("kl_natural", 0.16),
+    ],
+)
+def test_regression_weights(weight, expected):
+    assert regression_weight(weight, Coefficients(0.9, -0.2, 0.5), 0.3, 2.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"),
+    [
+        ("one", 1.0),
+        ("clean_share", 0.3),
+        ("clean_share_squared", 0.09),
+        ("next_clean_share_squared", 0.25),
+        ("inverse_kl", 0.5),
+        ("discounted", 0.9**3 / 2),
+    ],
+)
+def test_guidance_strengths(strength, expected):
+    assert guidance_strength(strength, 0.3, 0.5, 2.0, 0.9, 3) == pytest.approx(expected)
 
 
 def test_unknown_weights_are_refused():
     kernel = Coefficients(0.9, -0.2, 0.5)
     with pytest.raises(ValueError, match="heavy"):
-        zeroth_order_weights("heavy", "clip", kernel, 0.1, 1.0)
+        zeroth_order_weights("heavy", "clip", kernel, 0.1, MEANS)
     with pytest.raises(ValueError, match="heavy"):
-        regression_weight("heavy", kernel)
+        regression_weight("heavy", kernel, 0.3, 1.0)
     with pytest.raises(ValueError, match="strong"):
         guidance_strength("strong", 0.3)

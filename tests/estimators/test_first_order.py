@@ -9,7 +9,7 @@ from tests.samplers.published import STEPS, ddim_step, flow_ode_step
 from trainers.config import RunConfig
 from trainers.errors import FaultError
 from trainers.estimators.contract import EstimatorState
-from trainers.estimators.first_order import TerminalGradient
+from trainers.estimators.first_order import FirstOrder
 from trainers.estimators.scoring import score, score_with_gradient
 from trainers.methods import METHODS
 from trainers.objective import Objective
@@ -27,7 +27,7 @@ def config_of(**settings):
 
 
 def estimator(family, **settings):
-    return TerminalGradient(METHODS.get(METHOD[family]), config_of(**settings))
+    return FirstOrder(METHODS.get(METHOD[family]), config_of(**settings))
 
 
 def reward_gradients(final, prompts):

@@ -110,9 +110,14 @@ class ToyPolicy:
         self.model = model
         self.micro_batch = micro_batch
 
+    def output(self, latents, schedule, step, rows):
+        return self.model.predict(self.model.network, latents, float(schedule.timesteps[step]), rows)
+
     @torch.no_grad()
     def sample_output(self, latents, schedule, step, rows):
-        return self.model.predict(self.model.network, latents, float(schedule.timesteps[step]), rows)
+        return self.output(latents, schedule, step, rows)
+
+    old_output = sample_output
 
 
 class Smooth(Reward):
@@ -144,6 +149,7 @@ def task_of(
         model.schedule(steps),
         list(prompts),
         model.encode(prompts),
+        torch.arange(len(prompts)),
         reward or Smooth(),
         generators,
     )

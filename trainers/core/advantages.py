@@ -17,16 +17,18 @@ def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: f
     """Return advantages shaped like the rewards.
 
     ``group``: (r − mean)/(std + 1e-4); ``mean``: r − mean; ``raw``: r;
-    ``tilted``: M·softmax(r/tilt) − 1, where subtracting 1 is a control variate of mean zero noise.
+    ``tilted``: M·softmax(r/tilt) − 1, where subtracting 1 is a control variate of mean zero noise;
+    ``bounded``: the ``group`` form divided by the clamp, so within [−1, 1] (DiffusionNFT's 2ρ − 1,
+    arXiv 2509.16117).
 
     Args:
         rewards: (..., M) rewards of groups of M samples.
-        kind: One of the four names above.
+        kind: One of the names above.
         clamp: Largest absolute advantage.
         tilt: Temperature of the tilted form, in reward units.
 
     Returns:
-        (..., M) advantages in [−clamp, clamp]. A ``group`` or ``mean`` group without spread gives zeros.
+        (..., M) advantages in [−clamp, clamp]. A group without spread gives zeros, unless ``raw``.
 
     Raises:
         ValueError: The kind is unknown.
@@ -34,7 +36,7 @@ def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: f
     centered = rewards - rewards.mean(-1, keepdim=True)
     # Equal rewards rarely have a mean that is exactly equal to them.
     centered = torch.where(zero_spread(rewards).unsqueeze(-1), 0.0, centered)
-    if kind == "group":
+    if kind in ("group", "bounded"):
         result = centered / (rewards.std(-1, keepdim=True, correction=0) + SPREAD_FLOOR)
     elif kind == "mean":
         result = centered
@@ -44,7 +46,8 @@ def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: f
         result = rewards.shape[-1] * torch.softmax(rewards / tilt, -1) - 1.0
     else:
         raise ValueError(f"Unknown advantage '{kind}'.")
-    return result.clamp(-clamp, clamp)
+    result = result.clamp(-clamp, clamp)
+    return result / clamp if kind == "bounded" else result
 
 
 def zero_spread(rewards: Tensor) -> Tensor:

@@ -70,3 +70,9 @@ def output_from_clean(schedule: Schedule, step: int, latents: Tensor, clean: Ten
         raise ValueError("The output is undetermined at noise level 0.")
     signal = 1.0 if schedule.family == FLOW else float(schedule.signal[step])
     return (latents - signal * clean) / noise
+
+
+def clean_slope(schedule: Schedule, step: int) -> float:
+    """Return |∂x̂0/∂o| at a step: t for flows, √(1 − ᾱ)/√ᾱ for diffusion."""
+    noise = float(schedule.noise[step])
+    return noise if schedule.family == FLOW else noise / float(schedule.signal[step])

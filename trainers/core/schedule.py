@@ -9,8 +9,10 @@ Shape letters used in this package: B rows, C H W latents, K branches, T samplin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 FLOW, DIFFUSION = "flow", "diffusion"
@@ -37,6 +39,25 @@ class Schedule:
     def steps(self) -> int:
         """Number of sampling steps T."""
         return len(self.timesteps)
+
+    def visiting(self, levels: Sequence[int]) -> Schedule:
+        """Return the schedule that visits only some of the T + 1 states, in order.
+
+        Args:
+            levels: Rising indices into the T + 1 noise levels, at least two.
+        """
+        kept = list(levels)
+        return Schedule(self.family, self.signal[kept], self.noise[kept], self.timesteps[kept[:-1]])
+
+    def intervals(self) -> Tensor:
+        """Return (T,) Δ, the time each step covers.
+
+        For flows the fall of t; for diffusion the fall of the training time step, in units of the first one.
+        """
+        if self.family == FLOW:
+            return self.noise[:-1] - self.noise[1:]
+        times = torch.cat([self.timesteps, self.timesteps.new_zeros(1)])
+        return (times[:-1] - times[1:]) / times[0]
 
     def times(self) -> Tensor:
         """Noise level in [0, 1] of each of the T + 1 states: t for flows, √(1 − ᾱ) for diffusion."""

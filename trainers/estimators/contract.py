@@ -28,8 +28,9 @@ class Task:
     Attributes:
         policy: The policy to sample from.
         schedule: The rollout's noise levels.
-        prompts: P prompts.
-        conditions: The P encoded prompts.
+        prompts: All training prompts, N.
+        conditions: The N encoded prompts.
+        chosen: (P,) indices of this rollout's prompts.
         reward: The reward to maximise.
         generators: One CPU generator per purpose: ``latents``, ``transitions``, ``steps``.
     """
@@ -38,6 +39,7 @@ class Task:
     schedule: Schedule
     prompts: Sequence[str]
     conditions: Conditions
+    chosen: Tensor
     reward: Reward
     generators: dict[str, torch.Generator]
 
@@ -50,9 +52,11 @@ class StepRows:
         step: Index into the schedule.
         latents: (B, C, H, W) states.
         prompt_index: (B,) index of each row's prompt in the task.
-        noise: (B, K, C, H, W) noise of the branches (zeroth order), else None.
+        noise: (B, K, C, H, W) noise of the branches (zeroth order), else None. Rows of the forward
+            process carry w(u − o_old), which plays the same part (``core.weights.forward_slope``).
         advantages: (B, K) advantage of each branch (zeroth order), else None.
         guidance: (B, C, H, W) γG in output space (first order), else None.
+        weight: (B,) factor of each row's matching loss, or None for 1.
     """
 
     step: int
@@ -61,6 +65,7 @@ class StepRows:
     noise: Tensor | None = None
     advantages: Tensor | None = None
     guidance: Tensor | None = None
+    weight: Tensor | None = None
 
     @property
     def anchor_only(self) -> bool:
@@ -69,7 +74,14 @@ class StepRows:
 
     def select(self, index: slice) -> StepRows:
         """Return some of the rows."""
-        parts = (self.latents, self.prompt_index, self.noise, self.advantages, self.guidance)
+        parts = (
+            self.latents,
+            self.prompt_index,
+            self.noise,
+            self.advantages,
+            self.guidance,
+            self.weight,
+        )
         return StepRows(self.step, *(None if part is None else part[index] for part in parts))
 
 
@@ -92,9 +104,15 @@ class Rollout:
 
 @dataclass
 class EstimatorState:
-    """Numbers an estimator carries from rollout to rollout; saved with every checkpoint."""
+    """What an estimator carries from rollout to rollout; saved with every checkpoint.
+
+    Attributes:
+        values: Numbers by name.
+        tensors: Tensors by name (a replay buffer, a window of norms).
+    """
 
     values: dict[str, float] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Estimator(ABC):

@@ -1,10 +1,12 @@
-"""First-order guidance from one terminal reward gradient per trajectory.
+"""First-order guidance: where the reward's gradient is read, and how it becomes guidance.
 
-∇_{x0} r(D(x0)) is computed once at the finished sample and reused at every trained step of its trajectory,
-with an identity Jacobian (arXiv 2604.17415, section 5). In output space
+``lookahead`` says where ∇r is taken: at the finished sample, once a trajectory (``terminal``, arXiv
+2604.17415 section 5); at the present state's clean estimate with an identity Jacobian (``current``, VGG-Flow,
+arXiv 2512.05116); or at the next state, through the network and an m-step deterministic lookahead (``next``,
+residual ∇-DB, arXiv 2412.07775, and SQDF, arXiv 2512.04559). ``form`` says what it means in output space:
 
-    flow:       G = −∇r                (x̂0 = x − t v: a larger reward needs a smaller v)
-    diffusion:  G = (σ²/k)·∇r
+    clean:       G = −∇r           (x̂0 falls with the output: a larger reward needs a smaller output)
+    transition:  G = (σ²/k)·∇r
 
 The gradient's scale differs by orders of magnitude between rewards, so it is divided by its root mean square
 over the first rollout, once: ``reward_scale`` then means the size of the guidance in output units, and
@@ -13,61 +15,137 @@ over the first rollout, once: ``reward_scale`` then means the size of the guidan
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from trainers.core.schedule import FLOW
+from trainers.core.parameterization import predict_clean
+from trainers.core.transition import mean
 from trainers.core.weights import guidance_strength
 from trainers.errors import FaultError
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
-from trainers.estimators.scoring import score_with_gradient
-from trainers.estimators.zeroth_order import initial_latents, start_rows, training_steps
+from trainers.estimators.lookahead import gradient_at, lookahead_levels
+from trainers.estimators.replay import Replay
+from trainers.estimators.scoring import score, score_with_gradient
+from trainers.estimators.start import bound_network, initial_latents, start_rows, training_steps
 from trainers.samplers.kernels import ode, stochastic_kernel
-from trainers.samplers.rollout import trajectory
+from trainers.samplers.rollout import Trajectory, trajectory
+
+WINDOW = 256  # gradient norms over which the running quantile is taken
 
 
-class TerminalGradient(Estimator):
-    """Rollouts and terminal reward gradients of the first-order rows."""
+class FirstOrder(Estimator):
+    """Rollouts and reward gradients of the first-order rows."""
 
     def collect(self, task: Task) -> Rollout:
         """Sample, differentiate and attach guidance; see ``Estimator``."""
         index, network = start_rows(task, self.config.roots_per_prompt)
-        kernel = ode if self.method.branching == "none" else stochastic_kernel(task.schedule.family)
+        noisy = self.method.branching == "trajectory"
         result = trajectory(
             network,
             task.schedule,
             initial_latents(task, len(index)),
-            kernel,
+            self._kernel(task) if noisy else ode,
             self.config.noise_level,
             task.generators["transitions"],
         )
-        rewards, gradients = score_with_gradient(task, result.final, index)
-        direction = self._calibrated(gradients)
         # A stochastic kernel may be degenerate at the last step; a deterministic rollout has no such step,
         # and the low-noise end is where the terminal gradient fits best.
-        usable = task.schedule.steps - (self.method.branching != "none")
-        steps = training_steps(task, self.config.train_fraction, usable)
-        rows = tuple(
-            StepRows(step, result.states[step], index, guidance=self._guidance(task, step, direction))
-            for step in steps
-        )
-        return Rollout(rows, rewards, 0, len(rewards))
+        steps = training_steps(task, self.config.train_fraction, task.schedule.steps - noisy)
+        if self.method.lookahead == "terminal":
+            rewards, gradients = score_with_gradient(task, result.final, index)
+            rows = [StepRows(step, result.states[step], index, guidance=gradients) for step in steps]
+        else:
+            rewards = score(task, result.final, index)
+            rows = [self._row(task, result, step, index) for step in steps]
+            rows += self._replayed(task, rows)
+        return Rollout(self._finished(task, rows), rewards, 0, len(rewards))
 
-    def _calibrated(self, gradients: Tensor) -> Tensor:
-        """Return the gradients in units of their first root mean square, times ``reward_scale``."""
+    def _kernel(self, task: Task):
+        return stochastic_kernel(task.schedule.family, self.config.kernel)
+
+    def _row(self, task: Task, result: Trajectory, step: int, index: Tensor) -> StepRows:
+        """Return the rows of one step, with the raw reward gradient in the place of the guidance."""
+        if self.method.lookahead == "current":
+            clean = predict_clean(task.schedule, step, result.states[step], result.outputs[step])
+            gradients = score_with_gradient(task, clean, index)[1]
+        else:
+            after = result.states[step + 1] if step + 1 < task.schedule.steps else result.final
+            gradients = self._ahead(task, after, step + 1, index)
+        return StepRows(step, result.states[step], index, guidance=gradients)
+
+    def _ahead(self, task: Task, latents: Tensor, level: int, index: Tensor) -> Tensor:
+        levels = lookahead_levels(level, task.schedule.steps, self.config.lookahead_steps)
+        return gradient_at(task, latents, levels, index)
+
+    def _replayed(self, task: Task, rows: list[StepRows]) -> list[StepRows]:
+        """Store the new states, and return rows that go on from stored ones with fresh noise."""
+        if not self.config.replay_size:
+            return []
+        replay = Replay(self.state.tensors, self.config.replay_size)
+        count = round(self.config.replay_share * sum(len(row.latents) for row in rows))
+        found = []
+        for step, latents, index in replay.draw(count, task.generators["steps"]):
+            network = bound_network(task, index)
+            output = network(latents, step, torch.arange(len(latents)))
+            coefficients = self._kernel(task)(task.schedule, step, self.config.noise_level)
+            noise = torch.randn(latents.shape, generator=task.generators["transitions"]).to(latents)
+            after = mean(coefficients, latents, output) + coefficients.std * noise
+            found.append(StepRows(step, latents, index, guidance=self._ahead(task, after, step + 1, index)))
+        for row in rows:
+            replay.store(row.step, row.latents, row.prompt_index, task.generators["steps"])
+        return found
+
+    def _finished(self, task: Task, rows: list[StepRows]) -> tuple[StepRows, ...]:
+        """Turn raw gradients into guidance: in units of the first rollout, bounded, in output space."""
+        unit = self.config.reward_scale / self._gradient_rms(rows)
+        finished = []
+        for row in rows:
+            gradients = self._bounded(row.guidance * unit)
+            finished.append(
+                StepRows(
+                    row.step, row.latents, row.prompt_index, guidance=self._factor(task, row.step) * gradients
+                )
+            )
+        return tuple(finished)
+
+    def _gradient_rms(self, rows: list[StepRows]) -> float:
+        """Return the unit of the gradients: their first root mean square, or 1."""
+        if self.config.gradient_units == "reward":
+            return 1.0
         if "gradient_rms" not in self.state.values:
-            rms = float(gradients.pow(2).mean().sqrt())
+            rms = float(torch.stack([row.guidance.pow(2).mean() for row in rows]).mean().sqrt())
             if not rms > 0.0 or rms == float("inf"):
                 raise FaultError(
                     f"The reward's gradient has root mean square {rms:g} on the first rollout, so there is "
                     "nothing to follow. Choose another reward or a zeroth-order method."
                 )
             self.state.values["gradient_rms"] = rms
-        return gradients * (self.config.reward_scale / self.state.values["gradient_rms"])
+        return self.state.values["gradient_rms"]
 
-    def _guidance(self, task: Task, step: int, direction: Tensor) -> Tensor:
-        schedule = task.schedule
-        strength = guidance_strength(self.method.strength, float(schedule.signal[step]))
-        if schedule.family == FLOW:
-            return -strength * direction
-        coefficients = stochastic_kernel(schedule.family)(schedule, step, self.config.noise_level)
-        return strength * (coefficients.std**2 / coefficients.output) * direction
+    def _bounded(self, gradients: Tensor) -> Tensor:
+        """Rescale gradients whose norm is beyond the running quantile of norms (VGG-Flow's clipping)."""
+        quantile = self.config.gradient_quantile
+        if quantile >= 1.0:
+            return gradients
+        norms = gradients.flatten(1).norm(dim=1)
+        seen = torch.cat([self.state.tensors.get("gradient_norms", norms[:0].cpu()), norms.cpu()])[-WINDOW:]
+        self.state.tensors["gradient_norms"] = seen
+        limit = float(torch.quantile(seen, quantile))
+        shrink = (limit / norms.clamp(min=1e-30)).clamp(max=1.0)
+        return gradients * shrink.view(-1, *[1] * (gradients.ndim - 1))
+
+    def _factor(self, task: Task, step: int) -> float:
+        """Return γ times the factor from ∇r to G."""
+        schedule, config = task.schedule, self.config
+        strength = guidance_strength(
+            self.method.strength,
+            float(schedule.signal[step]),
+            float(schedule.signal[step + 1]),
+            config.kl_weight,
+            config.discount,
+            schedule.steps - 1 - step,
+        )
+        if self.method.form == "clean":
+            return -strength
+        coefficients = self._kernel(task)(schedule, step, config.noise_level)
+        return strength * coefficients.std**2 / coefficients.output

@@ -17,7 +17,7 @@ def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
 
     def run(chunk: Tensor) -> Tensor:
         images = task.policy.model.decode(latents[chunk])
-        return task.reward(images, _prompts(task, prompt_index[chunk])).float()
+        return task.reward(images, prompts_of(task, prompt_index[chunk])).float()
 
     chunks = torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch))
     return torch.cat(map_chunks(run, chunks, latents.device))
@@ -30,12 +30,13 @@ def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tu
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             images = task.policy.model.decode(leaf)
-            values = task.reward(images, _prompts(task, prompt_index[chunk]))
+            values = task.reward(images, prompts_of(task, prompt_index[chunk]))
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
         rewards.append(values.detach().float())
         gradients.append(gradient.float())
     return torch.cat(rewards), torch.cat(gradients)
 
 
-def _prompts(task: Task, index: Tensor) -> Sequence[str]:
+def prompts_of(task: Task, index: Tensor) -> Sequence[str]:
+    """Return the prompts that ``index`` (B,) names."""
     return [task.prompts[i] for i in index.tolist()]

@@ -1,9 +1,10 @@
 """Zeroth-order guidance: the noise that was drawn, weighed by how well the finished picture did.
 
-Ψ̂ ∝ Â·ε needs reward values only. Two ways of drawing noise: whole stochastic trajectories (GRPO), whose
-samples of one prompt form a group, or K branches that leave one state and run deterministically to the end
-(TempFlow, RSM), which form a group by themselves and so isolate the effect of that step's noise.
-Sources: arXiv 2505.05470, 2508.04324, 2604.17415 section 4.
+Ψ̂ ∝ Â·ε needs reward values only. Three ways of drawing noise: whole stochastic trajectories (GRPO), whose
+samples of one prompt form a group; trees of such trajectories (BranchGRPO), whose nodes of one depth do; or K
+branches that leave one state and run deterministically to the end (TempFlow, RSM), which form a group by
+themselves and so isolate the effect of that step's noise.
+Sources: arXiv 2505.05470, 2509.06040, 2508.04324, 2604.17415 section 4.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainers.config import RunConfig
 from trainers.core.advantages import advantages, zero_spread
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.scoring import score
-from trainers.samplers.kernels import stochastic_kernel
-from trainers.samplers.rollout import branch_per_step, trajectory
+from trainers.estimators.start import initial_latents, start_rows, training_steps
+from trainers.samplers.kernels import Kernel, stochastic_kernel
+from trainers.samplers.rollout import branch_per_step, branch_tree, trajectory
 
 
 class ZerothOrder(Estimator):
@@ -25,22 +28,25 @@ class ZerothOrder(Estimator):
         """Sample, score and attach noises and advantages; see ``Estimator``."""
         if self.method.branching == "per_step":
             return self._branches(task)
+        if self.method.branching == "tree":
+            return self._tree(task)
         return self._trajectories(task)
 
     def _advantages(self, rewards: Tensor) -> Tensor:
-        config = self.config
-        return advantages(rewards, config.advantage, config.advantage_clamp, config.tilt)
+        return group_advantages(self.config, rewards)
+
+    def _kernel(self, task: Task) -> Kernel:
+        return stochastic_kernel(task.schedule.family, self.config.kernel)
 
     def _branches(self, task: Task) -> Rollout:
         index, network = start_rows(task, self.config.roots_per_prompt)
         roots = initial_latents(task, len(index))
-        kernel = stochastic_kernel(task.schedule.family)
         result = branch_per_step(
             network,
             task.schedule,
             roots,
             self.config.branches,
-            kernel,
+            self._kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
         )
@@ -74,17 +80,16 @@ class ZerothOrder(Estimator):
 
     def _trajectories(self, task: Task) -> Rollout:
         index, network = start_rows(task, self.config.group_size)
-        kernel = stochastic_kernel(task.schedule.family)
         result = trajectory(
             network,
             task.schedule,
             initial_latents(task, len(index)),
-            kernel,
+            self._kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
         )
         rewards = score(task, result.final, index)
-        groups = rewards.view(-1, self.config.group_size)
+        groups = grouped(rewards, self.config.group_size, self.method.groups)
         values = self._advantages(groups).view(-1, 1)
         rows = tuple(
             StepRows(step, result.states[step], index, result.noises[step].unsqueeze(1), values)
@@ -92,26 +97,35 @@ class ZerothOrder(Estimator):
         )
         return Rollout(rows, rewards, int(zero_spread(groups).sum()), len(rewards))
 
+    def _tree(self, task: Task) -> Rollout:
+        index, network = start_rows(task, self.config.roots_per_prompt)
+        result = branch_tree(
+            network,
+            task.schedule,
+            initial_latents(task, len(index)),
+            self.config.branches,
+            self._kernel(task),
+            self.config.noise_level,
+            task.generators["transitions"],
+        )
+        leaves = len(result.leaves) // len(index)
+        rewards = score(task, result.leaves, index.repeat_interleave(leaves))
+        by_prompt = rewards.view(len(task.chosen), -1)
+        rows = []
+        for step in training_steps(task, self.config.train_fraction, task.schedule.steps - 1):
+            nodes, noise = result.parents[step], result.noises[step]
+            # A child is worth the mean of its leaves, compared with its prompt's nodes of that depth.
+            values = by_prompt.unflatten(1, (-1, len(rewards) // noise.shape[:2].numel())).mean(-1)
+            owners = index.repeat_interleave(len(nodes) // len(index))
+            rows.append(StepRows(step, nodes, owners, noise, self._advantages(values).view(noise.shape[:2])))
+        return Rollout(tuple(rows), rewards, int(zero_spread(by_prompt).sum()), len(rewards))
 
-def start_rows(task: Task, samples_per_prompt: int):
-    """Return each sample's prompt index (N,) and the policy's sampling network bound to the conditions."""
-    index = torch.arange(len(task.prompts)).repeat_interleave(samples_per_prompt)
 
-    def network(latents: Tensor, step: int, samples: Tensor) -> Tensor:
-        rows = task.conditions.select(index[samples])
-        return task.policy.sample_output(latents, task.schedule, step, rows)
-
-    return index, network
+def grouped(rewards: Tensor, group_size: int, groups: str) -> Tensor:
+    """Return rewards (N,) as groups that are compared: (P, M) per prompt, or (1, N) for the whole batch."""
+    return rewards.view(1, -1) if groups == "batch" else rewards.view(-1, group_size)
 
 
-def initial_latents(task: Task, count: int) -> Tensor:
-    """Draw (N, C, H, W) float32 initial noise."""
-    shape = (count, *task.policy.model.latent_shape)
-    return torch.randn(shape, generator=task.generators["latents"]).to(task.policy.model.device)
-
-
-def training_steps(task: Task, fraction: float, usable: int) -> list[int]:
-    """Choose which of the first ``usable`` steps are trained, in order."""
-    count = max(1, round(fraction * usable))
-    chosen = torch.randperm(usable, generator=task.generators["steps"])[:count]
-    return sorted(chosen.tolist())
+def group_advantages(config: RunConfig, rewards: Tensor) -> Tensor:
+    """Return the advantages (…, M) that the settings ask for."""
+    return advantages(rewards, config.advantage, config.advantage_clamp, config.tilt)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from trainers.core.schedule import FLOW, Schedule
+from trainers.core.schedule import DIFFUSION, FLOW, Schedule
 from trainers.core.transition import Coefficients
+from trainers.errors import InputError
 
 Kernel = Callable[[Schedule, int, float], Coefficients]
 
@@ -70,6 +71,18 @@ def ddim(schedule: Schedule, step: int, noise_level: float) -> Coefficients:
 KERNELS: dict[str, Kernel] = {"ode": ode, "flow_sde": flow_sde, "flow_cps": flow_cps, "ddim": ddim}
 
 
-def stochastic_kernel(family: str) -> Kernel:
-    """Return the family's usual stochastic kernel: the flow SDE or DDIM-η."""
-    return flow_sde if family == FLOW else ddim
+FAMILY_KERNELS: dict[str, tuple[str, ...]] = {FLOW: ("flow_sde", "flow_cps"), DIFFUSION: ("ddim",)}
+
+
+def stochastic_kernel(family: str, name: str = "auto") -> Kernel:
+    """Return a stochastic kernel by name; ``auto`` is the flow SDE or DDIM-η.
+
+    Raises:
+        InputError: The kernel is not one of the family's.
+    """
+    names = FAMILY_KERNELS[family]
+    if name == "auto":
+        return KERNELS[names[0]]
+    if name not in names:
+        raise InputError(f"'kernel' must be auto or {' or '.join(names)} for a {family} model, not '{name}'.")
+    return KERNELS[name]

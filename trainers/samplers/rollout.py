@@ -1,7 +1,8 @@
 """Rollouts: from initial noise to finished latents, keeping what the loss needs on the way.
 
-``trajectory`` draws every step from one kernel. ``branch_per_step`` follows deterministic root paths and, at
-chosen steps, lets K noisy branches leave each root; every branch then runs deterministically to the end.
+``trajectory`` draws every step from one kernel; ``branch_tree`` lets such trajectories split on the way.
+``branch_per_step`` follows deterministic root paths and, at chosen steps, lets K noisy branches leave each
+root; every branch then runs deterministically to the end.
 All states that are at the same step pass through the network together, whatever step they branched at, so
 the cost is Σ_i K_i (T − 1 − i) + (last branching step + 1) rows a root. No gradients flow here.
 """
@@ -28,11 +29,13 @@ class Trajectory:
     Attributes:
         states: T tensors (B, C, H, W), the state before each step.
         noises: T tensors (B, C, H, W), the noise drawn at each step; unused where σ = 0.
+        outputs: T tensors (B, C, H, W), the network's output at each state.
         final: (B, C, H, W) finished latents.
     """
 
     states: tuple[Tensor, ...]
     noises: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     final: Tensor
 
 
@@ -72,14 +75,66 @@ def trajectory(
         generator: Source of the transition noise.
     """
     index = torch.arange(len(latents), device=latents.device)
-    states, noises = [], []
+    states, noises, outputs = [], [], []
     for step in range(schedule.steps):
         coefficients = kernel(schedule, step, noise_level)
         noise = noise_like(latents, 1, generator)[:, 0] if coefficients.std > 0 else torch.zeros_like(latents)
         states.append(latents)
         noises.append(noise)
-        latents = draw(coefficients, latents, network(latents, step, index), noise).sample
-    return Trajectory(tuple(states), tuple(noises), latents)
+        outputs.append(network(latents, step, index))
+        latents = draw(coefficients, latents, outputs[-1], noise).sample
+    return Trajectory(tuple(states), tuple(noises), tuple(outputs), latents)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree of stochastic trajectories over N roots; M_i is the number of nodes of a root at step i.
+
+    Attributes:
+        parents: T tensors (N · M_i, C, H, W), the nodes before each step.
+        noises: T tensors (N · M_i, K_i, C, H, W), the noise of each node's children.
+        leaves: (N · M_T, C, H, W) finished latents; the M_T leaves of a root lie side by side.
+    """
+
+    parents: tuple[Tensor, ...]
+    noises: tuple[Tensor, ...]
+    leaves: Tensor
+
+
+def branch_tree(
+    network: NetworkOutput,
+    schedule: Schedule,
+    roots: Tensor,
+    branches: Sequence[int],
+    kernel: Kernel,
+    noise_level: float,
+    generator: torch.Generator,
+) -> Tree:
+    """Run stochastic trajectories that split into K_i children at step i.
+
+    Source: BranchGRPO, arXiv 2509.06040.
+
+    Args:
+        network: (latents (B, C, H, W), step, root index (B,)) → output (B, C, H, W).
+        schedule: The noise levels, T steps.
+        roots: (N, C, H, W) initial noise.
+        branches: Up to T counts K_i; 0 and missing steps go on with one child.
+        kernel: The stochastic kernel of every step.
+        noise_level: The kernel's noise level.
+        generator: Source of the noise.
+    """
+    latents, index = roots, torch.arange(len(roots), device=roots.device)
+    counts = [max(1, count) for count in branches] + [1] * (schedule.steps - len(branches))
+    parents, noises = [], []
+    for step, count in enumerate(counts):
+        coefficients = kernel(schedule, step, noise_level)
+        noise = noise_like(latents, count, generator)
+        center = mean(coefficients, latents, network(latents, step, index)).unsqueeze(1)
+        parents.append(latents)
+        noises.append(noise)
+        latents = (center + coefficients.std * noise).flatten(0, 1)
+        index = index.repeat_interleave(count)
+    return Tree(tuple(parents), tuple(noises), latents)
 
 
 def branch_per_step(

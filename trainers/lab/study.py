@@ -1,0 +1,109 @@
+"""The default study of ``python -m trainers lab``: estimators, trainings and influence, as plain data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trainers.core.schedule import Schedule
+from trainers.custom import CUSTOM
+from trainers.influence import influence
+from trainers.lab.estimate import Problem, study_first_order, study_zeroth_order
+from trainers.lab.mixture import (
+    reference_diffusion,
+    reference_flow,
+    reference_mixture,
+    reference_reward,
+    step_near,
+)
+from trainers.lab.training import STEPS, frontier, lab_config, train_row
+from trainers.methods import METHODS
+
+FAMILIES = ("flow", "diffusion")
+COUNTS = tuple(2**power for power in range(4, 13, 2))
+LEVELS = {"flow": (0.9, 0.6, 0.3), "diffusion": (0.995, 0.9, 0.5)}
+DEPTHS = (1, 2, 4, 8)
+BETAS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+STUDY_STEPS = 25
+EVALUATIONS = 400_000
+Progress = Callable[[str], None]
+
+
+def schedule_of(family: str, steps: int) -> Schedule:
+    """Return the laboratory's schedule of a family."""
+    return reference_flow(steps) if family == "flow" else reference_diffusion(500 // steps)
+
+
+def noise_level_of(family: str) -> float:
+    """Return the usual noise level of a family's stochastic kernel."""
+    return 0.7 if family == "flow" else 1.0
+
+
+def rows_of(family: str) -> list[str]:
+    """Return the named rows that a family can train."""
+    return [method.name for method in METHODS if family in method.families and method.name != CUSTOM]
+
+
+def study_estimators(
+    family: str, counts: Sequence[int] = COUNTS, steps: int = STUDY_STEPS, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Measure every estimator at several noise levels; one record per estimator, level and sample count."""
+    schedule = schedule_of(family, steps)
+    problem = Problem(reference_mixture(), reference_reward(), schedule)
+    found = []
+    for level in LEVELS[family]:
+        step = step_near(schedule, level)
+        qualities = study_first_order(problem, step, DEPTHS, seed=seed)
+        for localised in (False, True):
+            qualities += study_zeroth_order(
+                problem, step, counts, localised, noise_level_of(family), seed=seed
+            )
+        noise = float(schedule.noise[step])
+        found += [{"family": family, "noise": noise, **quality.record()} for quality in qualities]
+    return found
+
+
+def study_training(
+    family: str, evaluations: int = EVALUATIONS, seed: int = 0, say: Progress = lambda text: None
+) -> list[dict[str, Any]]:
+    """Train every row at equal network evaluations and measure the distance to the tilted law."""
+    found = []
+    for name in rows_of(family):
+        outcome = train_row(lab_config(name, family, seed), family, evaluations)
+        say(f"{family} {name}: {outcome.share:.2f} of the initial distance in {outcome.seconds:.1f} s")
+        found.append(outcome.record())
+    return found
+
+
+def study_influence(family: str) -> list[dict[str, Any]]:
+    """Return h over the schedule for every row, with the laboratory's settings."""
+    schedule = schedule_of(family, STEPS[family])
+    noise = schedule.noise[:-1].tolist()
+    return [
+        {
+            "family": family,
+            "method": name,
+            "noise": noise,
+            "influence": influence(METHODS.get(name), lab_config(name, family), schedule),
+        }
+        for name in rows_of(family)
+    ]
+
+
+def run_study(
+    families: Sequence[str] = FAMILIES,
+    evaluations: int = EVALUATIONS,
+    seed: int = 0,
+    say: Progress = lambda text: None,
+) -> dict[str, Any]:
+    """Run the whole study and return it as JSON-ready data."""
+    started = time.perf_counter()
+    result: dict[str, Any] = {"seed": seed, "frontier": frontier(BETAS)}
+    result["estimators"], result["training"], result["influence"] = [], [], []
+    for family in families:
+        say(f"{family}: estimators")
+        result["estimators"] += study_estimators(family, seed=seed)
+        result["training"] += study_training(family, evaluations, seed, say)
+        result["influence"] += study_influence(family)
+    return result | {"seconds": time.perf_counter() - started}

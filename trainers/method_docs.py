@@ -1,0 +1,165 @@
+"""docs/METHODS.md, written from the method table so that it cannot drift.
+
+``python -m trainers list --methods-page > docs/METHODS.md`` renews it; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from trainers.custom import CHOICES, CUSTOM
+from trainers.method import Method
+from trainers.methods import METHODS
+
+_INTRO = """# Methods
+
+Every method here is one loss with other settings. With o_θ the output of the trained network, o_ref of the
+base model and o_old of the policy that made the rollout (all at the same noisy state, means over elements),
+
+    L = W1·‖ o_θ − (o_anchor + γ·G) ‖² + W2·‖ o_θ − o_old ‖² + β·λ·‖ o_θ − o_ref ‖²
+
+G is the guidance: an estimate of the value's gradient, in units of the network's output. A step's kernel is
+x' ~ N(μ, σ²) with k = ∂μ/∂o, natural weight λ = k²/(2σ²) and log-ratio
+ℓ = −λ‖Δo‖² + (k/σ)⟨ε, Δo⟩, Δo = o_θ − o_old. `tests/` proves for every row that its gradient is that
+of the published loss (relative error below 1e-5 in float64) at the old policy, and away from it where the
+forms are equal.
+
+This page is generated: `python -m trainers list --methods-page > docs/METHODS.md`.
+"""
+
+_WEIGHTS = {
+    "natural": "λ",
+    "natural_scaled": "λ·τ/√Δ",
+    "noise_aware": "λ·σ/mean σ",
+    "schedule_mean": "λ with k/σ replaced by its schedule mean",
+    "interval": "λ with k/σ replaced by ζΔ",
+    "forward_one": "1",
+    "forward_noise": "t",
+    "forward_noise_squared": "t²",
+    "one": "1",
+    "clean_error": "(∂x̂0/∂o)²",
+    "contrast": "b·(∂x̂0/∂o)²/mean|x̂0 − x0|",
+    "inverse_variance": "k²/σ²",
+    "score": "k²/σ⁴",
+    "kl_natural": "β·λ",
+}
+_STRENGTHS = {
+    "one": "1",
+    "clean_share": "(1 − t)",
+    "clean_share_squared": "(1 − t)²",
+    "next_clean_share_squared": "ᾱ'",
+    "inverse_kl": "1/β",
+    "discounted": "discount^(steps left)/β",
+}
+_FORMS = {
+    "ratio": "−min(ρÂ, clip(ρ, 1 ± c)Â), ρ = exp(ℓ)",
+    "matching": "max(0, c|Â| − Âℓ)",
+    "regression": "the squared loss itself",
+}
+_TRUST = {
+    "clip": "clip on ℓ",
+    "fair_clip": "clip on σ²ℓ, the same mean shift at every step",
+    "normalised_clip": "clip on σ(ℓ + λ‖Δo‖²)",
+    "old": "W2 = old_weight",
+    "none": "none",
+}
+_ROLLOUTS = {
+    "trajectory": "whole stochastic trajectories",
+    "tree": "stochastic trajectories that split (branches)",
+    "per_step": "deterministic paths with branches at chosen steps (branches)",
+    "none": "deterministic trajectories",
+}
+_KL = {
+    "none": "none",
+    "rows": "β·λ on trained rows",
+    "all": "β·λ on trained rows and a share of the deterministic steps",
+    "plain": "β on trained rows, without λ",
+}
+
+
+def methods_page() -> str:
+    """Return the page."""
+    named = [method for method in METHODS if method.name != CUSTOM]
+    parts = [_INTRO, _overview(named), *map(_section, named), _custom(METHODS.get(CUSTOM))]
+    return "\n".join(parts)
+
+
+def guidance(method: Method) -> str:
+    """Write the guidance G of a row as an equation."""
+    if method.order == "first":
+        where = {
+            "terminal": "∇r at the finished picture",
+            "current": "∇r at the present clean estimate",
+            "next": "∇r at the next state, through the network",
+        }[method.lookahead]
+        return ("−" if method.form == "clean" else "(σ²/k)·") + where
+    if method.branching == "none":
+        return "Â·(u − o_old) at re-noised finished pictures"
+    return "(σ/k)·Â·ε"
+
+
+def _overview(methods: list[Method]) -> str:
+    lines = [
+        "| name | reads | families | rollouts | G | W1 | γ | anchor | trust region |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method in methods:
+        cells = (
+            f"[`{method.name}`](#{method.name})",
+            "reward gradients" if method.order == "first" else "reward values",
+            _families(method),
+            _ROLLOUTS[method.branching],
+            guidance(method),
+            _WEIGHTS[method.weight],
+            _gamma(method),
+            f"o_{method.anchor}",
+            _TRUST[method.trust_region],
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _gamma(method: Method) -> str:
+    if method.objective != "regression":
+        return "1"
+    gamma = _STRENGTHS[method.strength]
+    return "1/b" if method.normalised else gamma
+
+
+def _families(method: Method) -> str:
+    """Name the families, and mark those that the row's paper does not treat."""
+    return ", ".join(
+        family if family in method.home else f"{family} (extended)" for family in method.families
+    )
+
+
+def _section(method: Method) -> str:
+    rows = {
+        "works with": _families(method),
+        "needs": "a differentiable reward" if method.order == "first" else "any reward",
+        "rollouts": _ROLLOUTS[method.branching],
+        "guidance G": guidance(method),
+        "W1": _WEIGHTS[method.weight],
+        "γ": _gamma(method),
+        "form": _FORMS[method.objective],
+        "trust region": _TRUST[method.trust_region],
+        "KL": _KL[method.kl],
+        "source": method.origin,
+    }
+    if method.defaults:
+        rows["own settings"] = ", ".join(f"{name} = {value}" for name, value in method.defaults.items())
+    table = "\n".join(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows.items())
+    return f"## {method.name}\n\n{method.title}. {method.idea}\n\n| | |\n|---|---|\n{table}\n"
+
+
+def _custom(method: Method) -> str:
+    lines = [
+        f"## {method.name}\n",
+        f"{method.idea}\n",
+        "| part | values (the first in bold is GRPO's) |",
+        "|---|---|",
+    ]
+    for name, values in CHOICES.items():
+        own = getattr(method, name)
+        own = {True: "yes", False: "no"}.get(own, own)
+        shown = [f"**{own}**"] + [value for value in values if value != own]
+        lines.append(f"| `estimator.{name}` | {', '.join(shown)} |")
+    return "\n".join(lines) + "\n"
