@@ -1,17 +1,20 @@
 """A reward that works for a while and then returns something that is not a number."""
 
+import threading
+
 from trainers.rewards.contract import Reward
 
 
 class BreaksLater(Reward):
-    """Mean brightness, and not a number from the call after ``after`` on."""
+    """Mean brightness, and not a number once more than ``after`` pictures were seen."""
 
-    calls, after = 0, 10**9
+    pictures, after, lock = 0, 10**9, threading.Lock()
 
     def __call__(self, images, prompts, metadata=None):
-        type(self).calls += 1
+        with self.lock:
+            type(self).pictures += len(images)
         value = images.mean((1, 2, 3))
-        return value * float("nan") if self.calls > self.after else value
+        return value * float("nan") if self.pictures > self.after else value
 
 
 def load(device: str = "cpu") -> BreaksLater:

@@ -109,7 +109,7 @@ def breaking():
         cost="none",
         source="this test",
     )
-    BreaksLater.calls = 0
+    BreaksLater.pictures = 0
     assert isinstance(REWARDS.register(spec), Spec)
     yield BreaksLater
     REWARDS._specs.pop("breaking")
@@ -120,7 +120,8 @@ def test_a_reward_that_turns_nan_stops_the_run_and_keeps_the_last_good_adapter(b
     budget = {"budget_seconds": 86400}
     values = budget | dict(pair.removeprefix("--set=").split("=", 1) for pair in settings(max_updates=9))
     config = build_config("tiny-flow", "rsm_zeroth_order_flow", "breaking", values)
-    breaking.after = 1 + 3  # the baseline's call and three rollouts
+    baseline = config.eval_prompts * config.eval_samples_per_prompt
+    breaking.after = baseline + 3 * config.prompts_per_update * sum(config.branches)
     folder = start(tmp_path / "run", config)
     with pytest.raises(FaultError, match=r"At update 4: .*breaking.*nan"):
         Session(folder, config).run()
