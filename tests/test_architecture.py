@@ -11,7 +11,7 @@ from tests.import_graph import Tree, violations
 
 MAX_LINES = 400
 MAX_BINARY_BYTES = 40_000_000
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|Users|home/(?!user\b))/?\w+/")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|tmp|Users|home/(?!user\b))/?\w+/")
 REGISTRY_HOST = re.compile(
     r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|registry\.npmjs\.org|(?:deb|security)\.debian\.org"
 )

@@ -21,6 +21,7 @@ from tests.samplers.published import (
 )
 from trainers.core.schedule import diffusion_schedule, flow_schedule
 from trainers.core.transition import draw, log_prob, mean, noise_like
+from trainers.errors import InputError
 from trainers.samplers.kernels import KERNELS, ddim, flow_cps, flow_sde, ode, stochastic_kernel
 
 PUBLISHED = [
@@ -188,3 +189,10 @@ def test_noise_is_drawn_by_the_generator_alone():
     assert not torch.equal(first, noise_like(latents, 5, torch.Generator().manual_seed(8)))
     assert abs(float(first.mean())) < 0.2
     assert float(first.std()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_kernels_are_chosen_by_name_within_a_family():
+    assert stochastic_kernel("flow", "flow_cps") is flow_cps
+    assert stochastic_kernel("diffusion", "ddim") is ddim
+    with pytest.raises(InputError, match="flow_sde or flow_cps"):
+        stochastic_kernel("flow", "ddim")
