@@ -15,25 +15,6 @@ from dataclasses import dataclass
 
 from trainers.core.transition import Coefficients
 
-ZEROTH_WEIGHTS = (
-    "natural",
-    "natural_scaled",
-    "noise_aware",
-    "schedule_mean",
-    "interval",
-    "forward_one",
-    "forward_noise",
-    "forward_noise_squared",
-)
-REGRESSION_WEIGHTS = ("one", "clean_error", "contrast", "natural", "inverse_variance", "score", "kl_natural")
-STRENGTHS = (
-    "one",
-    "clean_share",
-    "clean_share_squared",
-    "next_clean_share_squared",
-    "inverse_kl",
-    "discounted",
-)
 _FORWARD_POWERS = {"forward_one": 0, "forward_noise": 1, "forward_noise_squared": 2}
 
 

@@ -19,6 +19,7 @@ from trainers.methods import Method
 from trainers.models.base import Conditions
 from trainers.policy import Policy
 from trainers.rewards.contract import Reward
+from trainers.samplers.kernels import Kernel, stochastic_kernel
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ class Estimator(ABC):
         self.method = method
         self.config = config
         self.state = EstimatorState()
+
+    def kernel(self, task: Task) -> Kernel:
+        """Return the stochastic kernel of the task's family that the settings ask for."""
+        return stochastic_kernel(task.schedule.family, self.config.kernel)
 
     @abstractmethod
     def collect(self, task: Task) -> Rollout:

@@ -27,7 +27,7 @@ from trainers.estimators.lookahead import gradient_at, lookahead_levels
 from trainers.estimators.replay import Replay
 from trainers.estimators.scoring import score, score_with_gradient
 from trainers.estimators.start import bound_network, initial_latents, start_rows, training_steps
-from trainers.samplers.kernels import ode, stochastic_kernel
+from trainers.samplers.kernels import ode
 from trainers.samplers.rollout import Trajectory, trajectory
 
 WINDOW = 256  # gradient norms over which the running quantile is taken
@@ -44,7 +44,7 @@ class FirstOrder(Estimator):
             network,
             task.schedule,
             initial_latents(task, len(index)),
-            self._kernel(task) if noisy else ode,
+            self.kernel(task) if noisy else ode,
             self.config.noise_level,
             task.generators["transitions"],
         )
@@ -59,9 +59,6 @@ class FirstOrder(Estimator):
             rows = [self._row(task, result, step, index) for step in steps]
             rows += self._replayed(task, rows)
         return Rollout(self._finished(task, rows), rewards, 0, len(rewards))
-
-    def _kernel(self, task: Task):
-        return stochastic_kernel(task.schedule.family, self.config.kernel)
 
     def _row(self, task: Task, result: Trajectory, step: int, index: Tensor) -> StepRows:
         """Return the rows of one step, with the raw reward gradient in the place of the guidance."""
@@ -87,7 +84,7 @@ class FirstOrder(Estimator):
         for step, latents, index in replay.draw(count, task.generators["steps"]):
             network = bound_network(task, index)
             output = network(latents, step, torch.arange(len(latents)))
-            coefficients = self._kernel(task)(task.schedule, step, self.config.noise_level)
+            coefficients = self.kernel(task)(task.schedule, step, self.config.noise_level)
             noise = torch.randn(latents.shape, generator=task.generators["transitions"]).to(latents)
             after = mean(coefficients, latents, output) + coefficients.std * noise
             found.append(StepRows(step, latents, index, guidance=self._ahead(task, after, step + 1, index)))
@@ -147,5 +144,5 @@ class FirstOrder(Estimator):
         )
         if self.method.form == "clean":
             return -strength
-        coefficients = self._kernel(task)(schedule, step, config.noise_level)
+        coefficients = self.kernel(task)(schedule, step, config.noise_level)
         return strength * coefficients.std**2 / coefficients.output

@@ -17,7 +17,6 @@ from trainers.core.advantages import advantages, zero_spread
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.scoring import score
 from trainers.estimators.start import initial_latents, start_rows, training_steps
-from trainers.samplers.kernels import Kernel, stochastic_kernel
 from trainers.samplers.rollout import branch_per_step, branch_tree, trajectory
 
 
@@ -35,9 +34,6 @@ class ZerothOrder(Estimator):
     def _advantages(self, rewards: Tensor) -> Tensor:
         return group_advantages(self.config, rewards)
 
-    def _kernel(self, task: Task) -> Kernel:
-        return stochastic_kernel(task.schedule.family, self.config.kernel)
-
     def _branches(self, task: Task) -> Rollout:
         index, network = start_rows(task, self.config.roots_per_prompt)
         roots = initial_latents(task, len(index))
@@ -46,7 +42,7 @@ class ZerothOrder(Estimator):
             task.schedule,
             roots,
             self.config.branches,
-            self._kernel(task),
+            self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
         )
@@ -84,7 +80,7 @@ class ZerothOrder(Estimator):
             network,
             task.schedule,
             initial_latents(task, len(index)),
-            self._kernel(task),
+            self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
         )
@@ -104,7 +100,7 @@ class ZerothOrder(Estimator):
             task.schedule,
             initial_latents(task, len(index)),
             self.config.branches,
-            self._kernel(task),
+            self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
         )
