@@ -17,7 +17,7 @@ demo: venv
 
 # Everything CI runs after linting.
 test: venv browser
-	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=
 	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=95
 
 # Rules and format, changing nothing.

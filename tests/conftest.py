@@ -12,6 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+# Tests that run side by side share the cores evenly, and so do the processes they start: two programs whose
+# threads fill the same cores take longer than one after the other. Set before torch counts the cores.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    _number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    _cores = sorted(os.sched_getaffinity(0))
+    _mine = _cores[_number :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    os.sched_setaffinity(0, _mine or _cores)
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

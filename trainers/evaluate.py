@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import RunConfig
+from trainers.core.schedule import Schedule
 from trainers.core.transition import mean as step_mean
 from trainers.errors import InputError
 from trainers.models import MODELS
@@ -209,24 +210,47 @@ def paired(before: Tensor, after: Tensor, prompts: Sequence[str]) -> dict:
 
 @torch.no_grad()
 def drift(model: PipelineModel, prompts: Sequence[str], seed: int) -> float:
-    """Return the relative root-mean-square change of the network's output that the adapter causes.
+    """Return the relative change of the network's output that the pipeline's adapter causes.
 
-    √(E‖o_adapter − o_base‖² / E‖o_base‖²) over the states of the base model's deterministic sampling of up
-    to 32 prompts, without classifier-free guidance. 0 is the base model itself.
+    Over up to 32 prompts, without classifier-free guidance; see ``relative_change``.
     """
     schedule = model.schedule(int(model.call["num_inference_steps"]))
     rows = model.encode(list(prompts)[:DRIFT_PROMPTS])
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = (len(rows.embeds), *model.latent_shape)
     latents = torch.randn(shape, generator=generator).to(model.device)
+
+    def adapted(states: Tensor, step: int) -> Tensor:
+        return model.predict(model.network, states, float(schedule.timesteps[step]), rows).float()
+
+    def base(states: Tensor, step: int) -> Tensor:
+        model.pipe.disable_lora()
+        try:
+            return adapted(states, step)
+        finally:
+            model.pipe.enable_lora()
+
+    return relative_change(schedule, latents, adapted, base)
+
+
+def relative_change(
+    schedule: Schedule,
+    latents: Tensor,
+    adapted: Callable[[Tensor, int], Tensor],
+    base: Callable[[Tensor, int], Tensor],
+) -> float:
+    """Return √(E‖o_adapted − o_base‖² / E‖o_base‖²) over the states of the base's deterministic sampling.
+
+    Args:
+        schedule: The noise levels.
+        latents: (B, C, H, W) initial noise.
+        adapted: (states, step) → output of the trained network.
+        base: (states, step) → output of the base network.
+    """
     changed, size = 0.0, 0.0
     for step in range(schedule.steps):
-        timestep = float(schedule.timesteps[step])
-        adapted = model.predict(model.network, latents, timestep, rows).float()
-        model.pipe.disable_lora()
-        base = model.predict(model.network, latents, timestep, rows).float()
-        model.pipe.enable_lora()
-        changed += float(((adapted - base) ** 2).sum())
-        size += float((base**2).sum())
-        latents = step_mean(ode(schedule, step), latents, base)
+        before = base(latents, step)
+        changed += float(((adapted(latents, step) - before) ** 2).sum())
+        size += float((before**2).sum())
+        latents = step_mean(ode(schedule, step), latents, before)
     return math.sqrt(changed / size)

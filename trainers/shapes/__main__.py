@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--every", type=float, help="seconds between snapshots and checkpoints")
     pretrain.add_argument("--pool", type=int, help="pictures encoded once (flow, diffusion)")
     pretrain.add_argument("--vae", type=Path, help="autoencoder folder (flow, diffusion)")
-    pretrain.add_argument("--start", type=Path, help="finished model to go on from (flow, diffusion)")
+    pretrain.add_argument("--start", type=Path, help="finished model to go on from (clip, flow, diffusion)")
     pretrain.add_argument("--check", type=int, help="held-out prompts on which a snapshot is judged")
 
     evaluate = commands.add_parser("evaluate", help="accuracy of a pipeline folder, overall and per category")

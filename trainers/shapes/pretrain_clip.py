@@ -5,6 +5,12 @@ Contrastive, as CLIP: pictures against captions of the same batch, both ways. Ea
 objects swapped. Any caption that happens to be true of a picture is left out of that picture's negatives. The
 number to read is the snapshot's correlation with the checker's partial credit over true, near and random
 captions.
+
+The model is to be *followed* as a reward, so what its gradient asks for has to look like something: every
+picture is shifted by the worst small change one gradient step finds before it is learned. Without this,
+climbing the similarity breaks pictures instead of repairing them (docs/LOG.md). Sources: Wong et al., Fast is
+better than free, arXiv 2001.03994, for one step from a random start; Santurkar et al., Image synthesis with a
+single (robust) classifier, arXiv 1906.09453, for gradients that can be followed.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from trainers.shapes.tokenizer import build_tokenizer
 from trainers.shapes.training import Draw, Settings, train
 
 WIDTH, HARD = 96, 3
+RADIUS = 3.0  # largest shift of a picture, L2 over its pixels in [0, 1]; repainting a shape is about 13
 MEAN, STD = (0.75, 0.75, 0.75), (0.3, 0.3, 0.3)
 DEFAULTS = {"batch": 64, "lr": 1.5e-3, "threads": 2}
 
@@ -64,9 +71,11 @@ def build_processor() -> CLIPProcessor:
 def pretrain(settings: Settings) -> None:
     """Train the model and write it with its processor to ``settings.out / "model"``."""
     torch.manual_seed(settings.seed)
-    train(
-        settings, build_clip().to(settings.device), lambda model, draw: _loss(model, draw, settings), snapshot
-    )
+    model = build_clip().to(settings.device)
+    if settings.start:
+        finished = CLIPModel.from_pretrained(settings.start, dtype=torch.float32)
+        model.load_state_dict(finished.state_dict())
+    train(settings, model, lambda model, draw: _loss(model, draw, settings), snapshot)
 
 
 def near_caption(spec: CaptionSpec, rng: np.random.Generator) -> CaptionSpec | None:
@@ -118,31 +127,59 @@ def _some_near(spec: CaptionSpec, rng: np.random.Generator) -> CaptionSpec:
     return near
 
 
-def _inputs(scenes: list[Scene], specs: list[CaptionSpec], device: str) -> dict[str, torch.Tensor]:
-    pictures = (
-        torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2).float() / 255
-    )
-    pictures = (pictures - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+def _pictures(scenes: list[Scene], device: str) -> torch.Tensor:
+    rendered = np.stack([render(scene) for scene in scenes])
+    return torch.from_numpy(rendered).permute(0, 3, 1, 2).float().to(device) / 255
+
+
+def _embed_pictures(model: CLIPModel, pictures: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(values, device=pictures.device)[:, None, None] for values in (MEAN, STD))
+    pooled = model.vision_model(pixel_values=(pictures - mean) / std).pooler_output
+    return _unit(model.visual_projection(pooled))
+
+
+def _embed_captions(model: CLIPModel, specs: list[CaptionSpec]) -> torch.Tensor:
     tokens = torch.from_numpy(tokenize([render_caption(spec) for spec in specs])).long()
-    return {"pixel_values": pictures.to(device), "input_ids": tokens.to(device)}
+    pooled = model.text_model(input_ids=tokens.to(model.device)).pooler_output
+    return _unit(model.text_projection(pooled))
 
 
 def _loss(model: CLIPModel, draw: Draw, settings: Settings) -> torch.Tensor:
     scenes, specs = draw_batch(draw.data, settings.batch)
-    inputs = _inputs(scenes, specs, settings.device)
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.device == "cpu" and settings.bfloat16):
-        pooled = model.vision_model(pixel_values=inputs["pixel_values"]).pooler_output
-        pictures = model.visual_projection(pooled)
-        captions = model.text_projection(model.text_model(input_ids=inputs["input_ids"]).pooler_output)
-    # Similarities in float32: at a scale of 14 and more, bfloat16 would round neighbours together.
-    logits = _unit(pictures) @ _unit(captions).T * model.logit_scale.exp()
+    pictures = _pictures(scenes, settings.device)
     # A caption that is true of another picture is no negative for it.
     also_true = np.array([[spec in true for spec in specs] for true in map(true_captions, scenes)])
-    own = np.eye(len(scenes), len(specs), dtype=bool)
-    masked = logits.masked_fill(torch.from_numpy(also_true & ~own).to(logits.device), -1e4)
-    target = torch.arange(len(scenes), device=logits.device)
-    square = masked[:, : len(scenes)]
-    return 0.5 * (nn.functional.cross_entropy(masked, target) + nn.functional.cross_entropy(square.T, target))
+    masked = torch.from_numpy(also_true & ~np.eye(len(scenes), len(specs), dtype=bool)).to(pictures.device)
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings.device == "cpu" and settings.bfloat16):
+        captions = _embed_captions(model, specs)
+        shifted = _shifted(model, pictures, captions.detach(), masked, draw.noise)
+        return _contrast(model, _embed_pictures(model, shifted), captions, masked)
+
+
+def _contrast(model: CLIPModel, pictures, captions, masked) -> torch.Tensor:
+    # Similarities in float32: at a scale of 14 and more, bfloat16 would round neighbours together.
+    with torch.autocast("cpu", enabled=False):
+        logits = (pictures @ captions.T * model.logit_scale.exp()).masked_fill(masked, -1e4)
+        target, square = torch.arange(len(logits), device=logits.device), logits.T[: len(logits)]
+        cross_entropy = nn.functional.cross_entropy
+        return 0.5 * (cross_entropy(logits, target) + cross_entropy(square, target))
+
+
+def _shifted(model: CLIPModel, pictures, captions, masked, noise: torch.Generator) -> torch.Tensor:
+    """Return the pictures, each moved within its own radius U(0, RADIUS) to where its captions fit worst."""
+    rows = (len(pictures), 1, 1, 1)
+    radius = RADIUS * torch.rand(rows, generator=noise).to(pictures)
+    start = torch.randn(pictures.shape, generator=noise).to(pictures)
+    start = (0.5 * radius * start / _norm(start)).requires_grad_(True)
+    loss = _contrast(model, _embed_pictures(model, pictures + start), captions, masked)
+    (gradient,) = torch.autograd.grad(loss, start)
+    moved = start.detach() + radius * gradient / _norm(gradient).clamp(min=1e-12)
+    moved = moved * (radius / _norm(moved).clamp(min=1e-12)).clamp(max=1.0)
+    return (pictures + moved).clamp(0.0, 1.0)
+
+
+def _norm(pictures: torch.Tensor) -> torch.Tensor:
+    return pictures.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
@@ -170,7 +207,8 @@ def measure(model: CLIPModel, count: int = 64, seed: int = 999) -> dict[str, flo
     rng = np.random.default_rng(seed)
     scenes, specs = draw_batch(rng, count)
     specs += [sample_spec(rng) for _ in scenes]
-    logits = model(**_inputs(scenes, specs, next(model.parameters()).device)).logits_per_image.cpu().numpy()
+    pictures = _embed_pictures(model, _pictures(scenes, model.device))
+    logits = (pictures @ _embed_captions(model, specs).T).cpu().numpy()
     credit = np.array([[truth(scene, spec) for spec in specs] for scene in scenes])
     best = logits[:, :count].argmax(1)
     own, columns = (

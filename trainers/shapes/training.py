@@ -43,7 +43,7 @@ class Settings:
         prompts: captions on which snapshots are judged.
         check: how many of them.
         bfloat16: compute in bfloat16 on a CPU, by default where the hardware does; weights stay float32.
-        start: finished model whose weights to begin from instead of random ones (flow, diffusion).
+        start: finished model whose weights to begin from instead of random ones (clip, flow, diffusion).
     """
 
     out: Path

@@ -1,0 +1,101 @@
+"""The comparison of methods as a Markdown table and as a figure, from the lines that races wrote."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LINES = {"by_seconds": "equal seconds", "by_evaluations": "equal evaluations"}
+_HEAD = (
+    "| method | gain, equal seconds | z per seed | shapes | diversity | drift | updates "
+    "| gain, equal evaluations | seconds |\n|---|---|---|---|---|---|---|---|---|\n"
+)
+
+
+def tables(records: Sequence[Mapping]) -> str:
+    """Return one table per model, best gain first; see ``trainers.comparison.run_race`` for the records."""
+    parts = []
+    for model in dict.fromkeys(record["model"] for record in records):
+        mine = [record for record in records if record["model"] == model]
+        rows = sorted(_by_method(mine).items(), key=lambda item: -_mean(item[1], "by_seconds", _gain))
+        parts.append(f"### {_title(mine)}\n\n{_HEAD}" + "".join(_row(*row) for row in rows))
+    return "\n".join(parts)
+
+
+def _title(records: Sequence[Mapping]) -> str:
+    first, seeds = records[0], len({record["seed"] for record in records})
+    return (
+        f"{first['model']} on {first['reward']}: {first['seconds']:g} s or {first['evaluations']:,} network "
+        f"evaluations, {seeds} seeds, {first['pictures']} held-out pictures"
+    )
+
+
+def _by_method(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    methods: dict[str, list[Mapping]] = {}
+    for record in records:
+        methods.setdefault(record["estimator"], []).append(record)
+    return methods
+
+
+def _row(method: str, records: Sequence[Mapping]) -> str:
+    there = [record["by_seconds"] for record in records if record["by_seconds"]]
+    broken = len(records) - len(there)
+    if not there:
+        return f"| `{method}` | broke on every seed: {records[0]['error']} |" + " |" * 7 + "\n"
+    cells = [
+        f"`{method}`" + (f" ({broken} of {len(records)} seeds broke)" if broken else ""),
+        _spread(records, "by_seconds"),
+        ", ".join(f"{line['paired']['z']:.1f}" for line in there),
+        f"{_mean(records, 'by_seconds', lambda line: line['others'].get('shapes', 0.0)):+.3f}",
+        f"{_mean(records, 'by_seconds', lambda line: line['diversity']):.2f}",
+        f"{_mean(records, 'by_seconds', lambda line: line['drift']):.2f}",
+        f"{_mean(records, 'by_seconds', lambda line: line['updates']):.0f}",
+        _spread(records, "by_evaluations"),
+        f"{_mean(records, 'by_evaluations', lambda line: line['seconds']):.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _gain(line: Mapping) -> float:
+    return line["paired"]["mean_gain"]
+
+
+def _mean(records: Sequence[Mapping], line: str, value) -> float:
+    found = [value(record[line]) for record in records if record[line]]
+    return statistics.fmean(found) if found else float("-inf")
+
+
+def _spread(records: Sequence[Mapping], line: str) -> str:
+    """Return mean gain ± its standard error over seeds."""
+    gains = [_gain(record[line]) for record in records if record[line]]
+    if not gains:
+        return "not reached"
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return f"{statistics.fmean(gains):+.4f} ± {error:.4f}"
+
+
+def save_figure(records: Sequence[Mapping], path: Path) -> None:
+    """Draw every method's gain against its diversity, one panel per model and line; suffix is the format."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(record["model"] for record in records))
+    figure = Figure(figsize=(11, 4.6 * len(models)), layout="constrained")
+    panels = figure.subplots(len(models), len(LINES), squeeze=False)
+    for row, model in zip(panels, models, strict=True):
+        for axis, (line, title) in zip(row, LINES.items(), strict=True):
+            mine = [record for record in records if record["model"] == model and record[line]]
+            _bars(axis, _by_method(mine), line, f"{model}, {title}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def _bars(axis, methods: Mapping[str, Sequence[Mapping]], line: str, title: str) -> None:
+    order = sorted(methods, key=lambda method: _mean(methods[method], line, _gain))
+    for place, method in enumerate(order):
+        gains = [_gain(record[line]) for record in methods[method]]
+        axis.barh(place, statistics.fmean(gains), color="#7aa6d8")
+        axis.plot(gains, [place] * len(gains), "k.", ms=4)
+    axis.axvline(0.0, color="black", lw=0.8)
+    axis.set(title=title, xlabel="gain on held-out pictures (dots: seeds)")
+    axis.set_yticks(range(len(order)), order, fontsize=8)
