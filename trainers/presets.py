@@ -20,11 +20,15 @@ from trainers.rewards import REWARDS, parse_mixture
 
 PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-flow", "rsm_zeroth_order_flow"): {
-        "branches": (8, 8),
+        "branches": (0, 16),
         "anchor_fraction": 0.25,
         "kl_weight": 0.07,
     },
-    ("tiny-flow", "rsm_first_order_flow"): {"prompts_per_update": 32, "reward_scale": 15.0},
+    ("tiny-flow", "rsm_first_order_flow"): {
+        "prompts_per_update": 32,
+        "reward_scale": 15.0,
+        "gradient_quantile": 0.5,
+    },
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
         "branches": (6, 0, 6),
         "anchor_fraction": 0.1,

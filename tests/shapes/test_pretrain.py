@@ -159,3 +159,48 @@ def test_a_finished_model_can_be_trained_on(what, vae, tmp_path, monkeypatch, re
             new = after[name].state_dict()
             for key, tensor in before[name].state_dict().items():
                 torch.testing.assert_close(new[key], tensor, msg=f"{name}: {key}")
+
+
+def test_pictures_are_shifted_a_little_to_where_their_captions_fit_worse(repository):
+    """Each within its own radius, and by more than an equally long random shift."""
+    model = CLIPModel.from_pretrained(repository / "assets" / "tiny-clip")
+    scenes, specs = pretrain_clip.draw_batch(np.random.default_rng(3), 24)
+    pictures, captions = pretrain_clip._pictures(scenes, "cpu"), pretrain_clip._embed_captions(model, specs)
+    masked = torch.zeros((24, len(specs)), dtype=torch.bool)
+    arguments = model, pictures, captions.detach(), masked
+    shifted = pretrain_clip._shifted(*arguments, torch.Generator().manual_seed(0))
+    lengths = (shifted - pictures).flatten(1).norm(dim=1)
+    assert 0.5 < float(lengths.max()) <= pretrain_clip.RADIUS
+    assert float(lengths.min()) < 0.5 * pretrain_clip.RADIUS
+    assert float(shifted.min()) >= 0.0 and float(shifted.max()) <= 1.0
+    noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1))
+    random = pictures + noise * (lengths / noise.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+
+    def loss(images):
+        with torch.no_grad():
+            return float(
+                pretrain_clip._contrast(model, pretrain_clip._embed_pictures(model, images), captions, masked)
+            )
+
+    assert loss(shifted) > loss(random) + 0.1
+    assert loss(random) > loss(pictures) - 0.1
+
+
+def test_clip_goes_on_from_a_finished_model(tmp_path, repository):
+    words = [
+        "pretrain",
+        "clip",
+        "--out",
+        str(tmp_path),
+        "--start",
+        str(repository / "assets" / "tiny-clip"),
+        "--steps",
+        "1",
+    ]
+    main([*words, "--batch", "4", "--threads", "1"])
+    before = CLIPModel.from_pretrained(repository / "assets" / "tiny-clip").state_dict()
+    after = CLIPModel.from_pretrained(tmp_path / "model").state_dict()
+    weight = "vision_model.encoder.layers.0.mlp.fc1.weight"
+    name = weight if weight in before else next(key for key in before if key.endswith("fc1.weight"))
+    change = float((after[name] - before[name]).norm() / before[name].norm())
+    assert 0.0 < change < 0.05

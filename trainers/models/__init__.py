@@ -50,7 +50,7 @@ MODELS: Registry[ModelSpec] = Registry(
             location="tiny-flow",
             lora_targets=_ATTENTION_8 + _FEED_FORWARD,
             others=_SHAPES_OTHERS,
-            defaults=MappingProxyType({"rollout_steps": 6, "kl_weight": 0.02}),
+            defaults=MappingProxyType({"rollout_steps": 6, "kl_weight": 0.02, "eval_prompts": 160}),
         ),
         ModelSpec(
             name="tiny-diffusion",
@@ -62,7 +62,13 @@ MODELS: Registry[ModelSpec] = Registry(
             lora_targets=("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
             others=_SHAPES_OTHERS,
             defaults=MappingProxyType(
-                {"rollout_steps": 8, "noise_level": 1.0, "clip_range": 1e-4, "kl_weight": 0.02}
+                {
+                    "rollout_steps": 8,
+                    "noise_level": 1.0,
+                    "clip_range": 1e-4,
+                    "kl_weight": 0.02,
+                    "eval_prompts": 160,
+                }
             ),
         ),
     ],
