@@ -28,6 +28,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "prompts_per_update": 32,
         "reward_scale": 15.0,
         "gradient_quantile": 0.5,
+        "eval_samples_per_prompt": 3,
     },
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
         "branches": (6, 0, 6),
