@@ -22,7 +22,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-flow", "rsm_zeroth_order_flow"): {
         "branches": (0, 16),
         "anchor_fraction": 0.25,
-        "kl_weight": 0.1,
+        "kl_weight": 0.12,
     },
     ("tiny-flow", "rsm_first_order_flow"): {
         "prompts_per_update": 32,
