@@ -35,7 +35,11 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "anchor_fraction": 0.1,
         "kl_weight": 0.004,
     },
-    ("tiny-diffusion", "rsm_first_order_diffusion"): {"prompts_per_update": 32, "train_fraction": 0.6},
+    ("tiny-diffusion", "rsm_first_order_diffusion"): {
+        "prompts_per_update": 32,
+        "train_fraction": 0.6,
+        "gradient_quantile": 0.5,
+    },
 }
 
 # Statistics of pixels rise so easily that a weak pull lets them ruin the picture (docs/LOG.md, 2026-11-23).
