@@ -19,7 +19,7 @@ base model and o_old of the policy that made the rollout (all at the same noisy 
 G is the guidance: an estimate of the value's gradient, in units of the network's output. A step's kernel is
 x' ~ N(μ, σ²) with k = ∂μ/∂o, natural weight λ = k²/(2σ²) and log-ratio
 ℓ = −λ‖Δo‖² + (k/σ)⟨ε, Δo⟩, Δo = o_θ − o_old. `tests/` proves for every row that its gradient is that
-of the published loss (relative error below 1e-5 in float64) at the old policy, and away from it where the
+of the published loss (relative error below 1e-6 in float64) at the old policy, and away from it where the
 forms are equal.
 
 This page is generated: `python -m trainers list --methods-page > docs/METHODS.md`.

@@ -141,7 +141,7 @@ def test_the_engine_has_the_gradient_of_the_published_loss(name, family, distanc
         outputs = network(latents, time), *fixed
         paper = published(name, family, rows.step, latents, outputs, slopes[rows.step])
         expected = gradient(paper.sum(), network)
-        assert relative_error(engine, expected) < 1e-5
+        assert relative_error(engine, expected) < 1e-6
 
 
 @pytest.mark.parametrize("family", ["flow", "diffusion"])
@@ -165,7 +165,7 @@ def test_the_sqdf_row_is_the_gradient_of_the_reparameterised_reward(family):
     output = base_output.clone().requires_grad_(True)
     engine = objective(rows, output, base_output, base_output).loss.sum()
     (got,) = torch.autograd.grad(engine, output)
-    assert float((got - expected).norm() / expected.norm()) < 1e-5
+    assert float((got - expected).norm() / expected.norm()) < 1e-6
     assert float(std) > 0
 
 
@@ -193,7 +193,7 @@ def test_a_longer_lookahead_follows_the_ode(family, count):
 
     expected = slope_at(latents, path)
     got = gradient_at(task, latents, visited, index)
-    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_lookahead_levels_begin_at_the_state_and_never_pass_the_end():
@@ -207,7 +207,7 @@ def test_a_finished_state_needs_no_lookahead():
     task, index = task_of("flow"), torch.tensor([0, 1, 2])
     latents = randn(3, 2, 4, 4, seed=8)
     expected = slope_at(latents, lambda x: reward_of(x, index))
-    torch.testing.assert_close(gradient_at(task, latents, [], index).double(), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradient_at(task, latents, [], index), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_gradient_norms_are_held_at_their_running_quantile():

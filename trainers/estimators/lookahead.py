@@ -15,7 +15,7 @@ from torch import Tensor
 from trainers.core.parameterization import predict_clean
 from trainers.core.transition import mean
 from trainers.estimators.contract import Task
-from trainers.estimators.scoring import prompts_of
+from trainers.estimators.scoring import in_full_precision, prompts_of
 from trainers.machine import differentiable_attention
 from trainers.samplers.kernels import ode
 
@@ -49,7 +49,7 @@ def gradient_at(task: Task, latents: Tensor, levels: Sequence[int], index: Tenso
             images = task.policy.model.decode(clean)
             values = task.reward(images, prompts_of(task, index[chunk]))
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
-        gradients.append(gradient.float())
+        gradients.append(in_full_precision(gradient))
     return torch.cat(gradients)
 
 

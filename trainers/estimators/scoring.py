@@ -33,8 +33,13 @@ def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tu
             values = task.reward(images, prompts_of(task, prompt_index[chunk]))
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
         rewards.append(values.detach().float())
-        gradients.append(gradient.float())
+        gradients.append(in_full_precision(gradient))
     return torch.cat(rewards), torch.cat(gradients)
+
+
+def in_full_precision(values: Tensor) -> Tensor:
+    """Return values in float32, or in float64 if they have it."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def prompts_of(task: Task, index: Tensor) -> Sequence[str]:
