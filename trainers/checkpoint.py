@@ -37,6 +37,7 @@ class Progress:
         used_seconds: Seconds of budget used, over all sessions.
         baseline_seconds: What the evaluation before training cost.
         estimator: Numbers that the estimator carries.
+        micro_batch: Rows per pass after memory ran out once; 0 for the settings' own.
     """
 
     updates: int = 0
@@ -47,6 +48,7 @@ class Progress:
     used_seconds: float = 0.0
     baseline_seconds: float = 0.0
     estimator: dict[str, float] = field(default_factory=dict)
+    micro_batch: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,15 @@ from pathlib import Path
 from trainers.coercion import parse_assignments
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
+from trainers.failures import explain
+from trainers.interruption import Interruption
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
 from trainers.run_folder import RunFolder, read_json
+from trainers.run_lock import hold
 
 PICTURE_FILES = (".png", ".svg", ".pdf")
 MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
@@ -53,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="fine-tune a model into a new run folder"))
     resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
     resume.add_argument("run", type=Path, help="the run folder")
+    for name in ("budget_seconds", "max_updates"):
+        help_text = f"a new value: {RunConfig.__dataclass_fields__[name].metadata['help']}"
+        resume.add_argument(f"--{name.replace('_', '-')}", dest=name, help=help_text)
     resume.set_defaults(command=_resume)
     listing = commands.add_parser("list", help="list models, rewards and estimators")
     listing.add_argument("--json", action="store_true", help="machine-readable")
@@ -121,9 +127,10 @@ def _train(options) -> int:
         return 0
     if options.out is None:
         raise InputError("'--out' is missing: name the run folder to create.")
-    from trainers.session import start
+    from trainers.opening import start
 
-    return _work(start(options.out, config), config)
+    with hold(options.out):
+        return _work(start(options.out, config), config)
 
 
 def _config(options) -> RunConfig:
@@ -164,27 +171,32 @@ def _prompt_problems(name: str | None) -> list[str]:
 
 
 def _resume(options) -> int:
-    from trainers.session import reopen
+    from trainers.opening import existing, reopen
 
-    return _work(*reopen(options.run))
+    given = {name: getattr(options, name) for name in ("budget_seconds", "max_updates")}
+    with hold(existing(options.run).path):
+        return _work(
+            *reopen(options.run, {name: value for name, value in given.items() if value is not None})
+        )
 
 
 def _work(folder: RunFolder, config: RunConfig) -> int:
     """Run a session with a progress bar; the traceback of a failure goes to the log."""
     from trainers.progress import ProgressBar
 
-    signal.signal(signal.SIGTERM, lambda *_: folder.request_stop())
+    interruption = Interruption(folder)
+    signal.signal(signal.SIGTERM, interruption.on_sigterm)
     with ProgressBar() as bar:
         try:
             from trainers.session import Session
 
-            status = Session(folder, config, bar.show).run()
+            status = Session(folder, config, bar.show, interruption).run()
         except BaseException as error:
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
             if isinstance(error, (StudioError, KeyboardInterrupt)):
                 raise
-            print(f"Error: the run failed unexpectedly ({error}). Details: {folder.log}", file=sys.stderr)
+            print(f"Error: {explain(error)} Details: {folder.log}", file=sys.stderr)
             return 1
     print(f"{status.message}\nRun folder: {folder.path}")
     return 0

@@ -8,7 +8,7 @@ Standard errors are clustered by prompt, because pictures of one prompt are not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,25 +64,25 @@ def plan(prompts: Sequence[str], count: int, samples: int, seed: int) -> list[It
     ]
 
 
+def batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut items into batches of ``size``, always the same ones, whatever is drawn already."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 def sample_items(
     model: PipelineModel,
     items: Sequence[Item],
     batch: int,
     guidance_scale: float | None,
-    report: Callable[[int], None],
-) -> Tensor:
-    """Draw the pictures of all items as (N, 3, H, W) uint8; ``report`` hears how many are done."""
-    chunks = [items[start : start + batch] for start in range(0, len(items), batch)]
+) -> Iterator[Tensor]:
+    """Draw the pictures of all items and yield them batch by batch as (B, 3, H, W) uint8."""
+    chunks = batches(items, batch)
 
     def draw(chunk: Sequence[Item]) -> Tensor:
         images = model.sample([i.prompt for i in chunk], [i.seed for i in chunk], guidance_scale)
         return (images * 255).round().to(torch.uint8)
 
-    parts: list[Tensor] = []
-    for pictures in iterate_chunks(draw, chunks, model.device):
-        parts.append(pictures)
-        report(sum(map(len, parts)))
-    return torch.cat(parts)
+    yield from iterate_chunks(draw, chunks, model.device)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ class Trainer:
             self.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.conditions = model.encode(self.prompts)
+        self.micro_batch = config.micro_batch
         self.progress = Progress()
 
     def advance(self) -> list[UpdateMetrics]:
@@ -175,6 +176,15 @@ class Trainer:
         self.progress = checkpoint.progress
         self.policy.evaluations = checkpoint.progress.evaluations
         self.estimator.state = EstimatorState(dict(checkpoint.progress.estimator), dict(checkpoint.estimator))
+        self._use_micro_batch(checkpoint.progress.micro_batch or self.config.micro_batch)
+
+    def halve_micro_batch(self) -> None:
+        """Let half as many rows pass through the network at once; the mean over an update's rows stays."""
+        self._use_micro_batch(max(1, self.micro_batch // 2))
+        self.progress = replace(self.progress, micro_batch=self.micro_batch)
+
+    def _use_micro_batch(self, rows: int) -> None:
+        self.micro_batch = self.policy.micro_batch = rows
 
     def _rollout(self) -> tuple[Rollout, Task]:
         number, config = self.progress.rollouts, self.config
@@ -203,7 +213,7 @@ class Trainer:
     def _chunks(self, part: list[StepRows]) -> list[tuple[StepRows, float]]:
         """Return micro-batches and the weight of each row, so that every step counts the same."""
         guided = max(1, sum(not rows.anchor_only for rows in part))
-        size = self.config.micro_batch
+        size = self.micro_batch
         return [
             (rows.select(slice(start, start + size)), 1.0 / (guided * len(rows.latents)))
             for rows in part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,40 +10,47 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainers.errors import FaultError
 from trainers.run_folder import RunFolder, write_fault
 
 
-def save_pictures(folder: RunFolder, side: str, pictures: Tensor) -> list[str]:
-    """Write one side's pictures as PNG files and return their paths relative to the run.
+def picture_name(side: str, index: int) -> str:
+    """Return the path of a picture relative to its run."""
+    return f"samples/{side}/{index:05d}.png"
+
+
+def save_pictures(folder: RunFolder, side: str, pictures: Tensor, first: int = 0) -> list[str]:
+    """Write some of one side's pictures as PNG files and return their paths relative to the run.
+
+    Args:
+        folder: The run.
+        side: ``before`` or ``after``.
+        pictures: (N, 3, H, W) uint8.
+        first: Number of the first one.
 
     Raises:
         FaultError: The disk is full or the folder cannot be written.
     """
-    names = []
+    names = [picture_name(side, first + i) for i in range(len(pictures))]
     target = folder.samples / side
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for i, picture in enumerate(pictures):
-            path = target / f"{i:05d}.png"
-            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-            names.append(str(path.relative_to(folder.path)))
+        for name, picture in zip(names, pictures, strict=True):
+            part = target / ".part.png"
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(part)
+            os.replace(part, folder.path / name)
     except OSError as error:
         raise write_fault(target, error) from error
     return names
 
 
-def read_pictures(folder: RunFolder, names: Sequence[str]) -> Tensor:
-    """Read pictures back as (N, 3, H, W) uint8.
-
-    Raises:
-        FaultError: A picture is missing or damaged.
-    """
+def read_pictures(folder: RunFolder, names: Sequence[str]) -> Tensor | None:
+    """Read pictures back as (N, 3, H, W) uint8; None when one is missing, damaged or of another size."""
     parts = []
     for name in names:
         try:
             with Image.open(folder.path / name) as image:
                 parts.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
-        except OSError as error:
-            raise FaultError(f"The picture {name} of this run is missing or damaged: {error}.") from error
-    return torch.stack(parts)
+        except (OSError, SyntaxError, ValueError):
+            return None
+    same = parts and all(part.shape == parts[0].shape for part in parts)
+    return torch.stack(parts) if same else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable
 
 import torch
 from peft import LoraConfig
@@ -26,6 +27,10 @@ from trainers.parallel import map_chunks
 ADAPTER = "default"
 
 
+def _go_on() -> None:
+    """Let every batch run."""
+
+
 class Policy:
     """A model's network with a trainable LoRA.
 
@@ -34,7 +39,10 @@ class Policy:
         network: The denoiser in training precision with the LoRA injected.
         guidance_scale: Classifier-free guidance of every output; 1 means none.
         evaluations: Network evaluations so far, in rows (guidance counts twice).
+        before_batch: Called before every pass through the network; may raise to end the work there.
     """
+
+    before_batch: Callable[[], None] = staticmethod(_go_on)
 
     def __init__(
         self,
@@ -169,6 +177,7 @@ class Policy:
         self.evaluations += len(latents) * (2 if self.guidance_scale > 1.0 else 1)
 
     def _guided(self, network, latents, schedule, step, rows) -> Tensor:
+        self.before_batch()
         timestep = float(schedule.timesteps[step])
         rows = rows.to(network.dtype)
         scale = self.guidance_scale

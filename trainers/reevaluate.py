@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from trainers import evaluate as ev
 from trainers.adapter import reload_adapter
 from trainers.coercion import from_mapping
@@ -50,8 +52,8 @@ def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int
     sides = {}
     for side in ("before", "after"):
         model = load_model(spec, device) if side == "before" else reload_adapter(spec, folder.adapter, device)
-        pictures = ev.sample_items(model, items, config.eval_batch, config.guidance_scale, lambda _: None)
-        sides[side] = scorer.score(pictures, items)
+        pictures = list(ev.sample_items(model, items, config.eval_batch, config.guidance_scale))
+        sides[side] = scorer.score(torch.cat(pictures), items)
     return {
         "before": ev.summarise(sides["before"], names),
         "after": ev.summarise(sides["after"], names),

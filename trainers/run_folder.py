@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from trainers.errors import FaultError
+from trainers.processes import process_alive
 
 PHASES = ("load", "baseline", "train", "evaluate", "save", "done")
 LIVE_STATES = ("running", "stopping")
@@ -39,7 +38,9 @@ class RunStatus:
         message: One sentence about the present activity.
         error: One sentence for the person when the run failed, else empty.
         pid: The worker's process id; 0 when none was started.
-        pid_started: The worker's start time (seconds since 1970), which tells a reused pid apart.
+        pid_started: The worker's start time (seconds since 1970).
+        pid_identity: What tells a reused pid apart, see ``trainers.processes``.
+        stop_reason: Why a stop was requested, when that was said.
         started: When the run first started, in seconds since 1970.
         heartbeat: When the worker last wrote this file, in seconds since 1970.
     """
@@ -55,6 +56,8 @@ class RunStatus:
     error: str = ""
     pid: int = 0
     pid_started: float = 0.0
+    pid_identity: str = ""
+    stop_reason: str = ""
     started: float = 0.0
     heartbeat: float = field(default=0.0)
 
@@ -101,35 +104,45 @@ class RunFolder:
         """Return the before/after pairs; picture paths are relative to the run folder."""
         return read_lines(self.pairs)
 
-    def request_stop(self) -> None:
-        """Ask the worker to finish its update, evaluate, save and end."""
-        atomic_write(self.stop_file, "stop\n")
+    def request_stop(self, reason: str = "") -> None:
+        """Ask the worker to evaluate, save and end, and say why.
+
+        Raises:
+            FaultError: The disk is full or the folder cannot be written.
+        """
+        atomic_write(self.stop_file, f"{reason}\n")
 
     def stop_requested(self) -> bool:
         """Whether somebody asked this run to stop."""
         return self.stop_file.exists()
 
+    def stop_reason(self) -> str:
+        """Return why the run was asked to stop; empty when nobody said."""
+        try:
+            return self.stop_file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return ""
+
     def status(self) -> RunStatus:
         """Return the reconciled status: a live state without a live worker reads ``interrupted``."""
         raw = read_json(self.status_file) or {}
-        known = {key: raw[key] for key in RunStatus.__dataclass_fields__ if key in raw}
+        known = _fitting(raw)
         status = RunStatus(**known)
-        if status.live and not process_alive(status.pid, status.pid_started):
+        if status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
             return RunStatus(**{**known, "state": "interrupted", "eta_seconds": None})
         if status.state == "running" and self.stop_requested():
             return RunStatus(**{**known, "state": "stopping"})
         return status
 
 
-def process_alive(pid: int, started: float) -> bool:
-    """Whether the process ``pid`` that started at ``started`` still runs (a zombie does not)."""
-    if pid <= 0:
-        return False
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < 2.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    return False
+def _fitting(raw: dict) -> dict:
+    """Return the fields of a stored status whose values have the type that readers rely on."""
+    known = {}
+    for key, info in RunStatus.__dataclass_fields__.items():
+        value = raw.get(key)
+        if isinstance(value, str if isinstance(info.default, str) else (int, float)):
+            known[key] = value
+    return known
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:

@@ -2,13 +2,15 @@
 
 The session owns the run folder, the clock and the stop request; the mathematics is in ``trainers.loop``. A
 session may begin in a folder that an earlier, killed session left: finished stages are not repeated, and
-training continues from the newest intact checkpoint.
+training continues from the newest intact checkpoint. A stop request acts between two batches of any phase:
+the rollout that it meets is undone, to be repeated exactly by a later session.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import gc
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,41 +20,60 @@ import torch
 
 from trainers import evaluate as ev
 from trainers.adapter import reload_adapter, save_adapter
-from trainers.checkpoint import load_latest, save_checkpoint
-from trainers.coercion import from_mapping
+from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
+from trainers.report import Comparison, verdict
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
-from trainers.loop import Trainer
+from trainers.failures import MEMORY, explain, out_of_memory
+from trainers.interruption import STOP_SECONDS, Interruption, OutOfTime, StopRequested
+from trainers.loop import Trainer, UpdateMetrics
 from trainers.machine import choose_device, choose_dtype, quiet_libraries, use_threads
 from trainers.models import MODELS
-from trainers.models.base import load_model
-from trainers.pictures import read_pictures, save_pictures
+from trainers.models.base import PipelineModel, load_model
+from trainers.processes import process_age, process_identity
 from trainers.prompts import load_prompts
 from trainers.run_folder import (
     HEARTBEAT_SECONDS,
     RunFolder,
     RunStatus,
     append_line,
-    atomic_write,
-    read_lines,
+    read_json,
     write_json,
     write_lines,
 )
 
 Listener = Callable[[RunStatus], None]
 EVALUATION_MARGIN = 1.25
+FINISHING_SECONDS = 4.0  # beside the drawing: saving, reloading, scoring
 
 
 class Session:
     """One worker's work on one run folder."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig, listener: Listener | None = None):
-        """Bind a folder and a config; ``run`` does the work."""
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        listener: Listener | None = None,
+        interruption: Interruption | None = None,
+        age: float | None = None,
+    ):
+        """Bind a folder and a config; ``run`` does the work.
+
+        Args:
+            folder: The run.
+            config: Its settings.
+            listener: Hears every status.
+            interruption: What may end the session early; the run's stop file when None.
+            age: Seconds of the budget that this session has used already; the process's age when None.
+        """
         self.folder = folder
         self.config = config
+        self.interruption = interruption or Interruption(folder)
         self._listener = listener
         process = psutil.Process()
-        self._born = process.create_time()
+        self._began = time.monotonic() - (process_age() if age is None else age)
+        self._spoke = -HEARTBEAT_SECONDS
         self._used_before = 0.0
         self._baseline_seconds = 0.0
         self._latest_seconds = 0.0
@@ -60,29 +81,38 @@ class Session:
         self.status = RunStatus(
             state="running",
             pid=process.pid,
-            pid_started=self._born,
-            started=earlier.started or self._born,
+            pid_started=process.create_time(),
+            pid_identity=process_identity(process.pid),
+            started=earlier.started or process.create_time(),
+            updates=earlier.updates,
+            images_sampled=earlier.images_sampled,
             message="Loading the model and the rewards.",
         )
 
     @property
     def used_seconds(self) -> float:
         """Seconds of the budget that are used, over all sessions of the run, start-up included."""
-        return self._used_before + time.time() - self._born
+        return self._used_before + time.monotonic() - self._began
 
     def run(self) -> RunStatus:
-        """Do everything that is left to do and return the final status.
+        """Do everything that is left to do, or as much as a stop or the session's time allows.
+
+        Returns:
+            The final status: ``succeeded``, ``stopped``, or ``interrupted`` when the session's time is up.
 
         Raises:
             StudioError: The run failed; the status says so and everything saved so far stays.
         """
         try:
-            self._update(state="running", phase="load")
-            trainer, model, scorer, items = self._load()
-            before = self._baseline(model, scorer, items)
-            self._restore(trainer)
-            stopped = self._train(trainer)
-            self._finish(trainer, scorer, items, before, stopped)
+            self._work()
+        except StopRequested:
+            self._stopped("Stopped before the comparison could be drawn; what was learned is saved.")
+        except OutOfTime:
+            self._update(
+                state="interrupted",
+                eta_seconds=None,
+                message="This session's time is up; the next one continues here.",
+            )
         except StudioError as error:
             self._fail(str(error))
             raise
@@ -90,52 +120,60 @@ class Session:
             self._fail("The run was ended by the system before it could finish.")
             raise
         except Exception as error:
-            self._fail(f"The run ended with an unexpected {type(error).__name__}: {error}")
+            self._fail(explain(error))
+            if out_of_memory(error):
+                raise FaultError(explain(error)) from error
             raise
         return self.status
 
+    def _work(self) -> None:
+        self._update(state="running", phase="load")
+        self.interruption.check()
+        trainer, model, comparison = self._load()
+        before = self._baseline(model, comparison)
+        self._restore(trainer)
+        stopped = self._train(trainer)
+        if stopped and not trainer.progress.updates:
+            self._stopped("Stopped before the first update, so there is nothing to compare yet.")
+        else:
+            self._finish(trainer, comparison, before, stopped)
+
     # -- stages --------------------------------------------------------------------------------------
 
-    def _load(self):
-        config = self.config
+    def _load(self) -> tuple[Trainer, PipelineModel, Comparison]:
+        config, check = self.config, self.interruption.check
         device = choose_device(config)
         dtype = choose_dtype(config, device)
         quiet_libraries()
         self._log(f"device {device}, precision {dtype}, {use_threads(config)} threads")
         prompts, heldout = load_prompts(config.prompts), load_prompts(config.heldout_prompts)
         scorer = ev.load_scorer(config, heldout, device)
+        check()
         model = load_model(MODELS.get(config.model), device)
+        check()
         found = scorer.reward.validate_prompts(prompts) + model.prompt_problems(prompts + heldout)
         if found:
             raise InputError(*list(dict.fromkeys(found))[:10])
         items = ev.plan(heldout, config.eval_prompts, config.eval_samples_per_prompt, config.seed)
-        return Trainer(config, model, scorer.reward, prompts, dtype), model, scorer, items
+        trainer = Trainer(config, model, scorer.reward, prompts, dtype)
+        model.before_batch = trainer.policy.before_batch = check
+        check()
 
-    def _baseline(self, model, scorer: ev.Scorer, items) -> ev.Scores:
-        names = [record["picture"] for record in read_lines(self.folder.samples / "before.jsonl")]
-        if len(names) == len(items):
-            return scorer.score(read_pictures(self.folder, names), items)
-        self._update(phase="baseline", message=f"Drawing {len(items)} pictures with the base model.")
-        started = time.time()
-        scores = self._sample_and_score(model, scorer, items)
-        names = save_pictures(self.folder, "before", scores.pictures)
-        records = [
-            asdict(item) | {"reward": float(value), "picture": name}
-            for item, value, name in zip(items, scores.reward, names, strict=True)
-        ]
-        write_lines(self.folder.samples / "before.jsonl", records)
-        self._baseline_seconds = time.time() - started
+        def tell(text: str) -> None:
+            self._update(message=text)
+
+        return trainer, model, Comparison(self.folder, config, scorer, items, self.interruption, tell)
+
+    def _baseline(self, model: PipelineModel, comparison: Comparison) -> ev.Scores:
+        total = len(comparison.items)
+        self._update(phase="baseline", message=f"Drawing {total} pictures with the base model.")
+        started, clock = time.monotonic(), self.folder.samples / "before.json"
+        earlier = read_json(clock)
+        scores = comparison.before(model)
+        if earlier is None:  # drawn now, not read back
+            write_json(clock, {"seconds": time.monotonic() - started})
+        self._baseline_seconds = float((read_json(clock) or {}).get("seconds", 0.0))
         return scores
-
-    def _sample_and_score(self, model, scorer: ev.Scorer, items) -> ev.Scores:
-        total = len(items)
-
-        def report(done: int) -> None:
-            self._update(message=f"Drawing pictures: {done} of {total}.")
-
-        config = self.config
-        pictures = ev.sample_items(model, items, config.eval_batch, config.guidance_scale, report)
-        return scorer.score(pictures, items)
 
     def _restore(self, trainer: Trainer) -> None:
         checkpoint = load_latest(self.folder)
@@ -144,33 +182,69 @@ class Session:
             trainer.restore(checkpoint)
             done = checkpoint.progress.updates
             self._used_before = checkpoint.progress.used_seconds
-            self._baseline_seconds = self._baseline_seconds or checkpoint.progress.baseline_seconds
+            self._baseline_seconds = max(self._baseline_seconds, checkpoint.progress.baseline_seconds)
         lines = [line for line in self.folder.read_metrics() if line.get("step", 0) <= done]
         write_lines(self.folder.metrics, lines)
 
     def _train(self, trainer: Trainer) -> bool:
         """Train until the budget, the update limit or a stop request; return whether it was stopped."""
-        saved = time.time()
-        self._update(phase="train", message="Training.")
-        while not self._training_done(trainer):
-            if self.folder.stop_requested():
-                self._save_checkpoint(trainer)
-                return True
-            started = time.perf_counter()
+        saved = time.monotonic()
+        self._update(phase="train", message="Training.", updates=trainer.progress.updates)
+        stopped = False
+        while not stopped and not self._training_done(trainer):
+            undo = trainer.checkpoint()
             try:
-                records = trainer.advance()
+                self._one_rollout(trainer, undo)
+            except (StopRequested, OutOfTime) as end:
+                trainer.restore(undo)
+                if isinstance(end, OutOfTime):
+                    self._save_checkpoint(trainer)
+                    raise
+                stopped = True
             except FaultError:
                 save_adapter(trainer.policy, self.folder.adapter)
                 raise
-            self._latest_seconds = time.perf_counter() - started
-            for record in records:
-                append_line(self.folder.metrics, replace(record, seconds=self.used_seconds).record())
-            self._update(**self._training_status(trainer, records[-1]))
-            if time.time() - saved >= self.config.checkpoint_seconds:
+            if time.monotonic() - saved >= self.config.checkpoint_seconds:
                 self._save_checkpoint(trainer)
-                saved = time.time()
+                saved = time.monotonic()
         self._save_checkpoint(trainer)
-        return False
+        return stopped
+
+    def _one_rollout(self, trainer: Trainer, undo: Checkpoint) -> None:
+        self.interruption.check()
+        if self.interruption.seconds_left < self._latest_seconds:
+            raise OutOfTime
+        started = time.monotonic()
+        records = self._advance(trainer, undo)
+        self._latest_seconds = time.monotonic() - started
+        for record in records:
+            append_line(self.folder.metrics, replace(record, seconds=self.used_seconds).record())
+        self._update(**self._training_status(trainer, records[-1]))
+
+    def _advance(self, trainer: Trainer, undo: Checkpoint) -> list[UpdateMetrics]:
+        """Do one rollout and its updates; when memory runs out, once again with half the micro-batch."""
+        try:
+            return trainer.advance()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if trainer.progress.micro_batch or trainer.micro_batch < 2:
+                raise FaultError(_memory_sentence(trainer)) from error
+        # Past the handler, whose traceback would keep the failed pass's tensors alive.
+        trainer.restore(undo)
+        trainer.halve_micro_batch()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._log(
+            f"Memory ran out; going on with a micro-batch of {trainer.micro_batch} and the same updates."
+        )
+        try:
+            return trainer.advance()
+        except Exception as error:
+            if out_of_memory(error):
+                raise FaultError(_memory_sentence(trainer)) from error
+            raise
 
     def _save_checkpoint(self, trainer: Trainer) -> None:
         save_checkpoint(self.folder, trainer.checkpoint(self.used_seconds, self._baseline_seconds))
@@ -203,61 +277,50 @@ class Session:
             "message": f"Training: reward {record.reward_mean:.3f} in the latest rollout.",
         }
 
-    def _finish(self, trainer: Trainer, scorer, items, before: ev.Scores, stopped: bool) -> None:
-        self._update(phase="evaluate", message="Saving the adapter and loading it into a fresh pipeline.")
+    def _finish(self, trainer: Trainer, comparison: Comparison, before: ev.Scores, stopped: bool) -> None:
+        """Save the adapter, load it like anybody would, and compare; shorter when a stop was requested."""
+        self.interruption.finishing = True
+        drawing = min(self._evaluation_seconds(), STOP_SECONDS if stopped else math.inf)
+        self._update(
+            state="stopping" if stopped else "running",
+            phase="evaluate",
+            eta_seconds=drawing + FINISHING_SECONDS,
+            message="Saving the adapter and loading it into a fresh pipeline.",
+        )
+        comparison.forget_others_than(trainer.progress.updates)
         save_adapter(trainer.policy, self.folder.adapter)
+        self.interruption.check()
         model = reload_adapter(MODELS.get(self.config.model), self.folder.adapter, trainer.policy.device)
-        after = self._sample_and_score(model, scorer, items)
-        if trainer.progress.updates and torch.equal(after.pictures, before.pictures):
+        model.before_batch = self.interruption.check
+        before, after = comparison.after(model, before)
+        stopped = stopped or len(after.pictures) < len(comparison.items)
+        if not stopped and trainer.progress.updates and torch.equal(after.pictures, before.pictures):
             raise FaultError(
                 "The saved adapter does not change a single picture after reloading, so the training had no "
                 "effect. Train longer or with a larger learning_rate."
             )
         self._update(phase="save", message="Writing the comparison.")
-        names = save_pictures(self.folder, "after", after.pictures)
-        write_lines(self.folder.pairs, self._pairs(items, before, after, names))
-        report = self._report(trainer, model, items, before, after)
-        write_json(self.folder.report, report)
-        with contextlib.suppress(OSError):
-            self.folder.stop_file.unlink(missing_ok=True)
-        state = "stopped" if stopped else "succeeded"
-        self._update(state=state, phase="done", progress=1.0, eta_seconds=0.0, message=_verdict(report))
-
-    def _report(self, trainer: Trainer, model, items, before: ev.Scores, after: ev.Scores) -> dict:
-        prompts = [item.prompt for item in items]
-        return {
-            "model": self.config.model,
-            "reward": self.config.reward,
-            "estimator": self.config.estimator,
-            "seed": self.config.seed,
-            "before": ev.summarise(before, prompts),
-            "after": ev.summarise(after, prompts),
-            "paired": ev.paired(before.reward, after.reward, prompts),
-            "drift": ev.drift(model, list(dict.fromkeys(prompts)), self.config.seed),
-            "updates": trainer.progress.updates,
-            "images_sampled": trainer.progress.images_sampled,
-            "network_evaluations": trainer.progress.evaluations,
-            "sampling": model.sampling_record(self.config.guidance_scale),
-            "train_seconds": trainer.progress.train_seconds,
-            "wall_seconds": self.used_seconds,
-        }
-
-    @staticmethod
-    def _pairs(items, before: ev.Scores, after: ev.Scores, names: list[str]) -> list[dict]:
-        return [
-            {
-                "index": item.index,
-                "prompt": item.prompt,
-                "seed": item.seed,
-                "reward_before": float(before.reward[i]),
-                "reward_after": float(after.reward[i]),
-                "before": name.replace("after/", "before/"),
-                "after": name,
-            }
-            for i, (item, name) in enumerate(zip(items, names, strict=True))
-        ]
+        comparison.write(before, after)
+        report = comparison.report(model, trainer.progress, before, after)
+        write_json(self.folder.report, report | {"wall_seconds": self.used_seconds})
+        if stopped:
+            self._stopped(verdict(report), phase="done", progress=1.0)
+        else:
+            self._forget_stop()
+            self._update(
+                state="succeeded", phase="done", progress=1.0, eta_seconds=0.0, message=verdict(report)
+            )
 
     # -- status --------------------------------------------------------------------------------------
+
+    def _stopped(self, message: str, **changes) -> None:
+        reason = self.folder.stop_reason()
+        self._forget_stop()
+        self._update(state="stopped", eta_seconds=0.0, message=message, stop_reason=reason, **changes)
+
+    def _forget_stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.folder.stop_file.unlink(missing_ok=True)
 
     def _update(self, **changes) -> None:
         """Change the status; writes the file at most once a second unless state or phase changes."""
@@ -267,7 +330,8 @@ class Session:
             self._log(
                 f"{self.status.state} · {self.status.phase} · {self.status.error or self.status.message}"
             )
-        if important or time.time() - self.status.heartbeat >= HEARTBEAT_SECONDS:
+        if important or time.monotonic() - self._spoke >= HEARTBEAT_SECONDS:
+            self._spoke = time.monotonic()
             self.status = replace(self.status, heartbeat=time.time())
             write_json(self.folder.status_file, asdict(self.status))
         if self._listener:
@@ -283,49 +347,9 @@ class Session:
             self._update(state="failed", error=sentence, eta_seconds=None)
 
 
-def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
-    """Create the folder of a new run.
-
-    Raises:
-        InputError: The folder already holds another run or other files.
-        FaultError: The folder cannot be written.
-    """
-    folder = RunFolder(path)
-    if folder.exists():
-        raise InputError(
-            f"{folder.path} already holds a run. Choose another --out, or continue it with: "
-            f"python -m trainers resume {folder.path}"
-        )
-    if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path} is a file; --out needs a folder.")
-    atomic_write(folder.config, config.to_json())
-    return folder
-
-
-def reopen(path: str | os.PathLike) -> tuple[RunFolder, RunConfig]:
-    """Open a run that ended early.
-
-    Raises:
-        InputError: There is no run, it is still at work, or it is already finished.
-    """
-    folder = RunFolder(path)
-    if not folder.exists():
-        raise InputError(f"{folder.path} holds no run (it has no config.json).")
-    values = folder.read_config()
-    if not values:
-        raise FaultError(f"The settings of this run, {folder.config}, are damaged and cannot be read.")
-    status = folder.status()
-    if status.live:
-        raise InputError(f"The run in {folder.path} is still at work (process {status.pid}).")
-    if status.state == "succeeded":
-        raise InputError(f"The run in {folder.path} is already finished; its results are in report.json.")
-    folder.stop_file.unlink(missing_ok=True)
-    return folder, from_mapping(values)
-
-
-def _verdict(report: dict) -> str:
-    pairs, before, after = report["paired"], report["before"]["reward"], report["after"]["reward"]
+def _memory_sentence(trainer: Trainer) -> str:
     return (
-        f"Reward {before['mean']:.3f} → {after['mean']:.3f} on {pairs['n']} held-out pictures "
-        f"(gain {pairs['mean_gain']:+.3f}, z = {pairs['z']:.1f}, better on {pairs['win_rate']:.0%})."
+        f"{MEMORY} The micro-batch was halved to {trainer.micro_batch} once already."
+        if trainer.progress.micro_batch
+        else MEMORY
     )

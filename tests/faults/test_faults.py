@@ -13,12 +13,13 @@ from tests.e2e.shell import ROOT, lines, read, settings, trainers
 from tests.faults.breaking_reward import BreaksLater
 from trainers.checkpoint import load_latest
 from trainers.errors import FaultError
+from trainers.opening import start
 from trainers.presets import build_config
 from trainers.registry import Spec
 from trainers.rewards import REWARDS
 from trainers.rewards.contract import RewardSpec
 from trainers.run_folder import RunFolder
-from trainers.session import Session, start
+from trainers.session import Session
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 

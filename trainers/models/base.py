@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainers.assets import asset_root
 from trainers.core.schedule import Schedule
 from trainers.errors import FaultError, StudioError
+from trainers.failures import known_cause
 from trainers.models import ModelSpec
 
 
@@ -67,7 +68,10 @@ class PipelineModel(ABC):
         spec: The entry of the model table.
         pipe: The pipeline, in evaluation precision, on the device.
         call: Keyword arguments of a normal call (steps, guidance, …) from ``call.json``.
+        before_batch: Called before every decoding and every sampling step; may raise to end the work there.
     """
+
+    before_batch: Callable[[], None] | None = None
 
     pipeline_class = ""
     network_name = ""
@@ -100,6 +104,8 @@ class PipelineModel(ABC):
         except StudioError:
             raise
         except Exception as error:
+            if cause := known_cause(error):
+                raise FaultError(f"The base model '{spec.name}' could not be loaded. {cause}") from error
             raise FaultError(
                 f"The base model '{spec.name}' in {folder} could not be loaded: it is incomplete or damaged "
                 f"({type(error).__name__}: {error}). Restore the folder, for example from a fresh checkout."
@@ -152,6 +158,7 @@ class PipelineModel(ABC):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return (B, 3, H, W) float32 pictures in [0, 1]; gradients flow to the latents."""
+        self._check()
         config = self.pipe.vae.config
         scaled = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
         pictures = self._decoder.decode(scaled.to(self._decoder.dtype), return_dict=False)[0]
@@ -193,8 +200,23 @@ class PipelineModel(ABC):
         pipe = self._own_pipeline()
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with torch.inference_mode():
-            result = pipe(prompt=list(prompts), generator=generators, output_type="pt", **arguments)
+            result = pipe(
+                prompt=list(prompts),
+                generator=generators,
+                output_type="pt",
+                callback_on_step_end=self._after_step,
+                **arguments,
+            )
         return (result.images.float().cpu().clamp(0, 1) * 255).round() / 255
+
+    def _check(self) -> None:
+        if self.before_batch is not None:
+            self.before_batch()
+
+    def _after_step(self, _pipe, _step: int, _timestep, _tensors: dict) -> dict:
+        """Ask between two steps of a pipeline call whether it goes on; changes nothing in it."""
+        self._check()
+        return {}
 
     def _own_pipeline(self):
         """Return the pipeline for one caller: shared networks, own scheduler and tokenizers.

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainers.errors import FaultError, InputError
+from trainers.errors import FaultError, InputError, StudioError
+from trainers.failures import known_cause, out_of_memory
 from trainers.registry import Registry
 from trainers.rewards.contract import Reward, RewardSpec
 
@@ -42,7 +43,7 @@ class Mixture(Reward):
         parts: the rewards with their weights.
 
     Raises:
-        FaultError: when called, if a reward returns a value that is not finite.
+        FaultError: when called, if a reward fails or returns a value that is not finite.
     """
 
     def __init__(self, parts: Sequence[Part]):
@@ -78,7 +79,7 @@ class Mixture(Reward):
         Returns:
             Name of the part → (B,) float32.
         """
-        return {part.name: _finite(part.name, part.reward(images, prompts, metadata)) for part in self.parts}
+        return {part.name: _finite(part.name, _score(part, images, prompts, metadata)) for part in self.parts}
 
     def validate_prompts(self, prompts):
         return list(dict.fromkeys(p for part in self.parts for p in part.reward.validate_prompts(prompts)))
@@ -134,6 +135,17 @@ def _weight(text: str) -> float | None:
     except ValueError:
         return None
     return weight if math.isfinite(weight) and WEIGHT_LOW <= abs(weight) <= WEIGHT_HIGH else None
+
+
+def _score(part: Part, images, prompts, metadata):
+    """Call one reward; what it raises becomes a sentence that names it, but a lack of memory stays one."""
+    try:
+        return part.reward(images, prompts, metadata)
+    except Exception as error:
+        if isinstance(error, StudioError) or out_of_memory(error):
+            raise
+        words = known_cause(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise FaultError(f"The reward '{part.name}' failed. {words}") from error
 
 
 def _finite(name: str, values: Tensor) -> Tensor:

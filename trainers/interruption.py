@@ -1,0 +1,82 @@
+"""What may end a session early: a stop request, a second one in a hurry, or the end of its time.
+
+A stop request is the run's ``stop`` file or a SIGTERM. The engine asks ``check`` between two batches of every
+phase, so a stop acts within one batch. A stopped run still draws a comparison, as much of it as fits into
+``STOP_SECONDS``; a SIGTERM on top of a request (a hurry) leaves that out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from trainers.run_folder import RunFolder
+
+STOP_SECONDS = 5.0
+_SAVING_SECONDS = 1.0
+
+
+class StopRequested(Exception):
+    """Somebody asked the run to end; raised between two batches and caught by the session."""
+
+
+class OutOfTime(Exception):
+    """The session's own time is up; raised between two batches and caught by the session."""
+
+
+class Interruption:
+    """Says between two batches whether the work goes on.
+
+    Attributes:
+        finishing: Whether the comparison after training is being drawn, which a stop request shortens
+            instead of ending it.
+        hurry: Whether even that is to be left out.
+    """
+
+    def __init__(self, folder: RunFolder, seconds: float | None = None):
+        """Watch a run folder.
+
+        Args:
+            folder: The run, whose ``stop`` file counts.
+            seconds: Time this session may take, from now on; None for no limit.
+        """
+        self._folder = folder
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds - _SAVING_SECONDS
+        self._signalled = False
+        self._noticed: float | None = None
+        self.finishing = False
+        self.hurry = False
+
+    def on_sigterm(self, *_) -> None:
+        """Take a SIGTERM as a stop request, or as a hurry when there already is one."""
+        self.hurry = self.hurry or self._signalled or self._folder.stop_requested()
+        self._signalled = True
+
+    @property
+    def stop(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        asked = self._signalled or self._folder.stop_requested()
+        if asked and self._noticed is None:
+            self._noticed = time.monotonic()
+        return asked
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the session's own time is up; infinite without a limit."""
+        return self._deadline - time.monotonic()
+
+    def check(self) -> None:
+        """Let the work go on, or end it.
+
+        Raises:
+            StopRequested: A stop was requested and the phase does not finish a stop; or a hurry.
+            OutOfTime: The session's own time is up.
+        """
+        if self.hurry or (not self.finishing and self.stop):
+            raise StopRequested
+        if self.seconds_left <= 0:
+            raise OutOfTime
+
+    def enough(self) -> bool:
+        """Whether a stopped run's comparison has had its ``STOP_SECONDS``."""
+        return self.stop and time.monotonic() - (self._noticed or 0.0) > STOP_SECONDS

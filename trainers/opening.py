@@ -1,0 +1,73 @@
+"""Open a run folder for a session: a new one, one that ended early, or a finished one that gets more time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from trainers.coercion import from_mapping
+from trainers.config import RunConfig
+from trainers.errors import FaultError, InputError
+from trainers.run_folder import RunFolder, atomic_write
+
+
+def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
+    """Create the folder of a new run.
+
+    Raises:
+        InputError: The folder already holds another run or other files.
+        FaultError: The folder cannot be written.
+    """
+    folder = RunFolder(path)
+    if folder.exists():
+        raise InputError(
+            f"{folder.path} already holds a run. Choose another --out, or continue it with: "
+            f"python -m trainers resume {folder.path}"
+        )
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError(f"{folder.path} is a file; --out needs a folder.")
+    atomic_write(folder.config, config.to_json())
+    return folder
+
+
+def existing(path: str | os.PathLike) -> RunFolder:
+    """Return the folder of a run that is there.
+
+    Raises:
+        InputError: There is no run.
+    """
+    folder = RunFolder(path)
+    if not folder.exists():
+        raise InputError(f"{folder.path} holds no run (it has no config.json).")
+    return folder
+
+
+def reopen(path: str | os.PathLike, limits: Mapping[str, float] | None = None) -> tuple[RunFolder, RunConfig]:
+    """Open a run that ended early, or a finished one that is given more time.
+
+    Args:
+        path: The run folder.
+        limits: New values of ``budget_seconds`` and ``max_updates``; they replace those in ``config.json``,
+            so giving the same ones twice changes nothing.
+
+    Raises:
+        InputError: There is no run, it is still at work, or it is finished and gets no more time.
+        FaultError: Its settings are damaged.
+    """
+    folder = existing(path)
+    values = folder.read_config()
+    if not values:
+        raise FaultError(f"The settings of this run, {folder.config}, are damaged and cannot be read.")
+    status = folder.status()
+    if status.live:
+        raise InputError(f"The run in {folder.path} is still at work (process {status.pid}).")
+    if status.state == "succeeded" and not limits:
+        raise InputError(
+            f"The run in {folder.path} is already finished; its results are in report.json. To train longer, "
+            "raise --budget-seconds."
+        )
+    config = from_mapping(values | dict(limits or {}))
+    if limits:
+        atomic_write(folder.config, config.to_json())
+    folder.stop_file.unlink(missing_ok=True)
+    return folder, config
