@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from trainers.errors import FaultError
-from trainers.run_folder import RunFolder, append_line, atomic_write, process_alive, read_json, read_lines
+from trainers.processes import process_alive
+from trainers.run_folder import RunFolder, append_line, atomic_write, read_json, read_lines
 
 
 @pytest.fixture

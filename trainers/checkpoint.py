@@ -150,7 +150,9 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Ten
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, states: dict[int, dict[str, Tensor]]) -> None:
-    """Put back the tensors of ``optimiser_state``."""
+    """Put back copies of the tensors of ``optimiser_state``, which the optimiser's steps change in place."""
     full = optimiser.state_dict()
-    full["state"] = states
+    full["state"] = {
+        number: {key: value.clone() for key, value in state.items()} for number, state in states.items()
+    }
     optimiser.load_state_dict(full)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from trainers.errors import StudioError
 
 MEMORY = (
-    "There was not enough memory. Try a smaller micro_batch or eval_batch, or fewer prompts_per_update, or "
-    "end other programs, then resume the run."
+    "There was not enough memory. End other programs and resume the run, or start a new one with a smaller "
+    "micro_batch or eval_batch or fewer prompts_per_update."
 )
 NETWORK = (
     "The network or the Hub could not be reached. Check the connection (and HF_ENDPOINT and HF_HUB_OFFLINE, "

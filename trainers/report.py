@@ -89,6 +89,10 @@ class Comparison:
                 path.unlink(missing_ok=True)
         write_json(owner, wanted)
 
+    def drawn(self, side: str) -> int:
+        """Return how many pictures of one side are on disk and need no drawing."""
+        return sum(map(len, self._stored(side)))
+
     def _draw(self, side: str, model: PipelineModel) -> Tensor:
         parts = self._stored(side)
         done = sum(map(len, parts))

@@ -21,6 +21,10 @@ from trainers.processes import process_alive
 PHASES = ("load", "baseline", "train", "evaluate", "save", "done")
 LIVE_STATES = ("running", "stopping")
 HEARTBEAT_SECONDS = 1.0
+KILLED = (
+    "The worker ended without a word: it was killed, often because memory ran out, or the machine went down. "
+    "Resume the run to go on from what was saved."
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class RunStatus:
         progress: Share of the whole run that is done, in [0, 1].
         eta_seconds: Expected seconds to the end; None when unknown.
         message: One sentence about the present activity.
-        error: One sentence for the person when the run failed, else empty.
+        error: One sentence for the person when the run failed or its worker was killed, else empty.
         pid: The worker's process id; 0 when none was started.
         pid_started: The worker's start time (seconds since 1970).
         pid_identity: What tells a reused pid apart, see ``trainers.processes``.
@@ -129,7 +133,8 @@ class RunFolder:
         known = _fitting(raw)
         status = RunStatus(**known)
         if status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
-            return RunStatus(**{**known, "state": "interrupted", "eta_seconds": None})
+            ended = {"state": "interrupted", "eta_seconds": None, "error": KILLED}
+            return RunStatus(**{**known, **ended})
         if status.state == "running" and self.stop_requested():
             return RunStatus(**{**known, "state": "stopping"})
         return status

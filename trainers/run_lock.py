@@ -1,8 +1,6 @@
 """One worker per run folder: a lock that the system itself lets go of when its holder dies, however it dies.
 
-Whoever starts a worker may take the lock first and hand it down as an open file, named in ``LOCK_VARIABLE``;
-then there is no moment at which the worker exists without it. What is left out on purpose: saying who holds
-it, which is in ``status.json``.
+What is left out on purpose: saying who holds it, which is in ``status.json``.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ from pathlib import Path
 from trainers.errors import InputError
 from trainers.run_folder import write_fault
 
-LOCK_VARIABLE = "RSM_RUN_LOCK"
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 2.0  # the system takes a moment to clear away a worker that was just killed
 
 
 def try_lock(folder: Path) -> int | None:
@@ -35,9 +32,12 @@ def try_lock(folder: Path) -> int | None:
         raise write_fault(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError as error:
+        os.close(descriptor)
+        raise write_fault(path, error) from error
     return descriptor
 
 
@@ -51,29 +51,14 @@ def hold(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a run needs a folder.")
-    descriptor = _inherited(folder)
+    descriptor = try_lock(folder)
     patience = time.monotonic() + _PATIENCE_SECONDS
     while descriptor is None:
-        descriptor = try_lock(folder)
-        if descriptor is None and time.monotonic() > patience:
+        if time.monotonic() > patience:
             raise InputError(f"The run in {folder} is still at work in another process.")
-        time.sleep(0.05 if descriptor is None else 0.0)
+        time.sleep(0.05)
+        descriptor = try_lock(folder)
     try:
         yield
     finally:
         os.close(descriptor)
-
-
-def _inherited(folder: Path) -> int | None:
-    """Return the open file that the parent handed down, if it is this folder's lock."""
-    text = os.environ.pop(LOCK_VARIABLE, "")
-    if not text.isdigit():
-        return None
-    try:
-        mine, wanted = os.fstat(int(text)), os.stat(folder / ".lock")
-    except OSError:
-        return None
-    if (mine.st_dev, mine.st_ino) != (wanted.st_dev, wanted.st_ino):
-        return None
-    os.set_inheritable(int(text), False)
-    return int(text)

@@ -21,7 +21,6 @@ import torch
 from trainers import evaluate as ev
 from trainers.adapter import reload_adapter, save_adapter
 from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
-from trainers.report import Comparison, verdict
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
@@ -32,6 +31,7 @@ from trainers.models import MODELS
 from trainers.models.base import PipelineModel, load_model
 from trainers.processes import process_age, process_identity
 from trainers.prompts import load_prompts
+from trainers.report import Comparison, verdict
 from trainers.run_folder import (
     HEARTBEAT_SECONDS,
     RunFolder,
@@ -106,7 +106,8 @@ class Session:
         try:
             self._work()
         except StopRequested:
-            self._stopped("Stopped before the comparison could be drawn; what was learned is saved.")
+            learned = "what was learned is saved" if self.status.updates else "nothing was learned yet"
+            self._stopped(f"Stopped before the comparison could be drawn; {learned}. Resume to go on.")
         except OutOfTime:
             self._update(
                 state="interrupted",
@@ -168,10 +169,10 @@ class Session:
         total = len(comparison.items)
         self._update(phase="baseline", message=f"Drawing {total} pictures with the base model.")
         started, clock = time.monotonic(), self.folder.samples / "before.json"
-        earlier = read_json(clock)
+        there = comparison.drawn("before")
         scores = comparison.before(model)
-        if earlier is None:  # drawn now, not read back
-            write_json(clock, {"seconds": time.monotonic() - started})
+        if there < total:  # as long as all of them would have taken
+            write_json(clock, {"seconds": (time.monotonic() - started) * total / (total - there)})
         self._baseline_seconds = float((read_json(clock) or {}).get("seconds", 0.0))
         return scores
 
@@ -196,13 +197,15 @@ class Session:
             try:
                 self._one_rollout(trainer, undo)
             except (StopRequested, OutOfTime) as end:
-                trainer.restore(undo)
+                _undo(trainer, undo)
                 if isinstance(end, OutOfTime):
                     self._save_checkpoint(trainer)
                     raise
                 stopped = True
             except FaultError:
                 save_adapter(trainer.policy, self.folder.adapter)
+                _undo(trainer, undo)
+                self._save_checkpoint(trainer)
                 raise
             if time.monotonic() - saved >= self.config.checkpoint_seconds:
                 self._save_checkpoint(trainer)
@@ -231,7 +234,7 @@ class Session:
             if trainer.progress.micro_batch or trainer.micro_batch < 2:
                 raise FaultError(_memory_sentence(trainer)) from error
         # Past the handler, whose traceback would keep the failed pass's tensors alive.
-        trainer.restore(undo)
+        _undo(trainer, undo)
         trainer.halve_micro_batch()
         gc.collect()
         if torch.cuda.is_available():
@@ -345,6 +348,12 @@ class Session:
     def _fail(self, sentence: str) -> None:
         with contextlib.suppress(FaultError):
             self._update(state="failed", error=sentence, eta_seconds=None)
+
+
+def _undo(trainer: Trainer, undo: Checkpoint) -> None:
+    """Go back to the rollout before, but keep to the micro-batch that memory has room for."""
+    micro_batch = trainer.progress.micro_batch
+    trainer.restore(replace(undo, progress=replace(undo.progress, micro_batch=micro_batch)))
 
 
 def _memory_sentence(trainer: Trainer) -> str:

@@ -16,7 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.run_folder import RunFolder, RunStatus, process_alive, read_json
+from trainers.processes import process_alive
+from trainers.run_folder import RunFolder, RunStatus, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
