@@ -6,11 +6,18 @@ from trainers.presets import build_config
 from trainers.session import Session
 
 ADAPTER = "adapter/pytorch_lora_weights.safetensors"
+TINY = {
+    "prompts_per_update": 2,
+    "eval_prompts": 4,
+    "eval_batch": 2,
+    "max_updates": 2,
+    "budget_seconds": 3600,
+}
 
 
 def tiny_config(estimator="rsm_zeroth_order_flow", reward="brightness", **changes):
-    """Settings of a run of seconds, whose comparison takes six batches."""
-    values = QUICK | {"eval_batch": 2, "max_updates": 3, "budget_seconds": 3600} | changes
+    """Settings of a run of seconds, whose comparison takes four batches."""
+    values = QUICK | TINY | changes
     return build_config("tiny-flow", estimator, reward, values)
 
 

@@ -65,7 +65,7 @@ def test_a_stop_before_anything_is_loaded(whole, tmp_path):
 def test_a_stop_while_the_baseline_is_drawn_keeps_the_pictures_drawn_so_far(whole, tmp_path):
     run = tmp_path / "run"
     folder = RunFolder(run)
-    status = session(run, config_of(), stop_when(folder, "baseline", "4 of 12")).run()
+    status = session(run, config_of(), stop_when(folder, "baseline", "4 of 8")).run()
     assert status.state == folder.status().state == "stopped" and status.stop_reason == "the test wants it"
     drawn = sorted((folder.samples / "before").glob("*.png"))
     assert len(drawn) == 4 and not folder.read_metrics()
@@ -80,9 +80,9 @@ def test_a_stop_inside_a_rollout_undoes_it(estimator, whole, tmp_path):
     reference, run = whole(estimator), tmp_path / "run"
     folder = RunFolder(run)
     per_rollout = folder_images(reference)
-    watched_reward.watch(12 + per_rollout + 1, folder.request_stop)
+    watched_reward.watch(8 + per_rollout + 1, folder.request_stop)
     status = session(run, config_of(estimator)).run()
-    assert watched_reward.Watched.pictures > 12 + per_rollout + 1, "the second rollout had begun"
+    assert watched_reward.Watched.pictures > 8 + per_rollout + 1, "the second rollout had begun"
     assert status.state == "stopped" and status.updates == len(folder.read_metrics()) == 1
     assert load_latest(folder).progress.updates == 1 == folder.read_report()["updates"]
     assert (run / ADAPTER).exists()
@@ -100,8 +100,8 @@ def test_a_stop_in_the_comparison_shortens_it_to_whole_prompts(whole, tmp_path, 
     monkeypatch.setattr(interruption, "STOP_SECONDS", 0.0)
     run = tmp_path / "run"
     folder = RunFolder(run)
-    status = session(run, config_of(), stop_when(folder, "evaluate", "4 of 12")).run()
-    assert status.state == "stopped" and status.updates == 3
+    status = session(run, config_of(), stop_when(folder, "evaluate", "4 of 8")).run()
+    assert status.state == "stopped" and status.updates == 2
     report = folder.read_report()
     assert report["paired"]["n"] == len(folder.read_pairs()) == 4
     assert session(run).run().state == "succeeded"
