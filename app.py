@@ -17,10 +17,13 @@ def main() -> None:
         parser.error(f"The port must be between 1 and 65535, not {arguments.port}.")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-    from rsm_app.ui.shell import build, launch
+    from rsm_app.ui.shell import serve
+    from trainers.errors import InputError
 
     try:
-        launch(build(), arguments.host, arguments.port)
+        serve(arguments.host, arguments.port)
+    except InputError as error:
+        parser.exit(2, f"{error}\n")
     except OSError as error:
         parser.exit(1, f"Could not serve at {arguments.host}:{arguments.port}: {error} Try --port.\n")
 

@@ -65,6 +65,16 @@ def test_a_restored_trainer_continues_bit_for_bit(family, method, updates):
     assert here.progress.estimator == there.progress.estimator
 
 
+def test_a_checkpoint_can_be_gone_back_to_again_and_again():
+    trainer = toy("flow", "rsm_zeroth_order_flow", updates_per_rollout=2)
+    trainer.advance()
+    saved = trainer.checkpoint()
+    first = timeless(trainer.advance())
+    for _ in range(2):
+        trainer.restore(saved)
+        assert timeless(trainer.advance()) == first
+
+
 def test_a_checkpoint_does_not_change_when_training_goes_on():
     trainer = toy("flow", "grpo")
     follow(trainer, 1)

@@ -22,8 +22,7 @@ PHASES = ("load", "baseline", "train", "evaluate", "save", "done")
 LIVE_STATES = ("running", "stopping")
 HEARTBEAT_SECONDS = 1.0
 KILLED = (
-    "The worker ended without a word: it was killed, often because memory ran out, or the machine went down. "
-    "Resume the run to go on from what was saved."
+    "The worker ended without a word: it was killed, often because memory ran out, or the machine went down."
 )
 
 

@@ -1,27 +1,31 @@
-"""Where runs live: ids, the runs directory, and what a run's folder says about its state.
+"""Where runs live: ids, the runs directory, and the files that the app keeps in a run's folder.
 
-The worker's files are read through ``trainers.run_folder``. Beside them the app keeps three of its own:
-``request.json`` (the settings asked for), ``worker.json`` (which process was started) and ``worker.txt``
-(that process's output). Nothing is held in memory, so a restart, a second process or a second tab see
-the same runs.
+The worker's files are read through ``trainers.run_folder``. Beside them the app keeps ``request.json`` (the
+settings asked for), ``job.json`` (owner, place in the queue, pin), ``worker.json`` (the process started) and
+``worker.txt`` (that process's output). They are the truth; ``index`` only makes it quick to read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from trainers.processes import process_alive
-from trainers.run_folder import RunFolder, RunStatus, read_json
+from rsm_app.jobs.records import Job, Worker, read_record
+from rsm_app.jobs.states import reconcile, resumable
+from trainers.errors import FaultError
+from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+LOG_LINES = 40
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_LOG_TAIL_BYTES = 8192
+_LOG_TAIL_BYTES = 65536
 
 
 def valid_run_id(run_id: object) -> bool:
@@ -34,26 +38,6 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
-@dataclass(frozen=True)
-class Worker:
-    """The process that was last started for a run, as recorded by whoever started it.
-
-    Attributes:
-        pid: Its process id; 0 when none was started.
-        pid_started: Its start time in seconds since 1970.
-        exit_code: What it returned; negative for a signal, None while unknown.
-    """
-
-    pid: int = 0
-    pid_started: float = 0.0
-    exit_code: int | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process still runs."""
-        return process_alive(self.pid, self.pid_started)
-
-
 class Run:
     """One run folder as the app sees it."""
 
@@ -64,6 +48,7 @@ class Run:
         self.folder = RunFolder(path)
         self.request = path / "request.json"
         self.prompts = path / "prompts.txt"
+        self.job_file = path / "job.json"
         self.worker_file = path / "worker.json"
         self.worker_log = path / "worker.txt"
 
@@ -75,42 +60,45 @@ class Run:
         """Return the settings of the run: as the worker recorded them, else as they were asked for."""
         return self.folder.read_config() or read_json(self.request) or {}
 
+    def job(self) -> Job:
+        """Return what the app knows of the run; defaults for one that was made in a shell."""
+        return read_record(self.job_file, Job)
+
+    def change_job(self, **changes) -> Job:
+        """Change the app's record; only under the store's lock.
+
+        Raises:
+            FaultError: The disk is full or the folder cannot be written.
+        """
+        job = dataclasses.replace(self.job(), **changes)
+        write_json(self.job_file, dataclasses.asdict(job))
+        return job
+
     def worker(self) -> Worker:
         """Return the recorded worker process."""
-        raw = read_json(self.worker_file) or {}
-        known = {key: raw[key] for key in Worker.__dataclass_fields__ if key in raw}
-        return Worker(**known)
+        return read_record(self.worker_file, Worker)
+
+    def write_worker(self, worker: Worker) -> None:
+        """Record the worker process; errors as in ``change_job``."""
+        write_json(self.worker_file, dataclasses.asdict(worker))
 
     def status(self) -> RunStatus:
-        """Return the reconciled status, the moments before and after the worker's own words included.
+        """Return what the run is doing, reconciled with the processes that exist; see ``states``."""
+        return reconcile(self.folder, self.job(), self.worker(), lambda: self.log_tail(3, words=True))
 
-        A worker that was started but has not written yet reads ``running`` in phase ``load``; one that
-        ended without a word reads ``failed`` (its first start) or ``interrupted`` (a resume).
+    def resumable(self, status: RunStatus | None = None) -> bool:
+        """Whether the run ended early and can go on, from its last checkpoint or from its beginning."""
+        return resumable(self.folder, status or self.status())
+
+    def log_tail(self, lines: int = LOG_LINES, words: bool = False) -> list[str]:
+        """Return the last lines of the run's log, tracebacks cut down to their message.
+
+        Args:
+            lines: How many.
+            words: Whether what the process itself printed comes before the log.
         """
-        status = self.folder.status()
-        worker = self.worker()
-        if status.live or not worker.pid or self._has_spoken(status, worker):
-            return status
-        if worker.alive:
-            return dataclasses.replace(
-                status, state="running", phase="load", message="Starting the worker.", error=""
-            )
-        return dataclasses.replace(status, state="failed", eta_seconds=None, error=self._last_words(worker))
-
-    def _has_spoken(self, status: RunStatus, worker: Worker) -> bool:
-        return status.pid == worker.pid and abs(status.pid_started - worker.pid_started) < 2.0
-
-    def _last_words(self, worker: Worker) -> str:
-        how = {None: "", -9: " (it was killed, often because memory ran out)"}.get(
-            worker.exit_code, f" (exit code {worker.exit_code})"
-        )
-        words = " ".join(self.log_tail(3))
-        said = f" Its last words: {words}" if words else " It left no message."
-        return f"The worker ended before it could report{how}.{said}"
-
-    def log_tail(self, lines: int) -> list[str]:
-        """Return the last lines the worker printed or logged, tracebacks cut down to their message."""
-        for path in (self.worker_log, self.folder.log):
+        files = (self.folder.log, self.worker_log)
+        for path in reversed(files) if words else files:
             told = _without_traceback(_tail(path))
             if told:
                 return told[-lines:]
@@ -138,18 +126,37 @@ class RunStore:
         path.mkdir(parents=True)
         return Run(path)
 
-    def runs(self) -> list[Run]:
-        """Return every run, newest first."""
+    def names(self) -> list[str]:
+        """Return the names of the folders that could be runs, newest first."""
         try:
-            names = [entry.name for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)]
+            with os.scandir(self.root) as entries:
+                found = [e.name for e in entries if valid_run_id(e.name) and e.is_dir(follow_symlinks=False)]
         except OSError:
             return []
-        found = [run for name in sorted(names, reverse=True) if (run := self.run(name))]
-        return found
+        return sorted(found, reverse=True)
 
-    def live(self) -> Run | None:
-        """Return the run that a worker is at work on, if any."""
-        return next((run for run in self.runs() if run.status().live), None)
+    def runs(self) -> list[Run]:
+        """Return every run, newest first."""
+        return [run for name in self.names() if (run := self.run(name))]
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other app process from changing the queue while the body runs.
+
+        Raises:
+            FaultError: The directory cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = open(self.root / ".lock", "a")  # noqa: SIM115 (held for the whole block)
+        except OSError as error:
+            raise FaultError(
+                f"The runs directory cannot be written: {error.strerror or error}. Free some space, or name "
+                "another directory in RSM_RUNS_DIR."
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 def default_store() -> RunStore:

@@ -1,178 +1,308 @@
-"""Start, stop and resume workers: one process per run, at most one live run per runs directory.
+"""What the app does with runs: take requests, keep the queue moving, and end what must end.
 
-The rule of one holds across tabs and app processes: looking for a live run and starting a worker happen
-under one file lock, and "live" is read from the folders. A worker outlives the app; the app never waits
-for it, it only reaps it.
+Every change happens under one file lock of the runs directory, after reading the folders anew, so any number
+of app processes may share a directory and a restarted one goes on where the last one was. Nothing here needs
+the app to stay alive: workers go on by themselves, and the queue waits in the folders.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import json
-import subprocess
-import sys
+import math
+import os
+import shutil
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
-
-from rsm_app.jobs.environment import worker_environment
-from rsm_app.jobs.store import ROOT, Run, RunStore
+from rsm_app.jobs import cleaning
+from rsm_app.jobs.devices import devices, usable, visibility
+from rsm_app.jobs.index import Index, Row
+from rsm_app.jobs.limits import Limits, read_limits
+from rsm_app.jobs.queue import Place, places, ready
+from rsm_app.jobs.states import ENDED
+from rsm_app.jobs.stopping import Escalation
+from rsm_app.jobs.store import Run, RunStore
+from rsm_app.jobs.workers import launch, terminate
+from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
-from trainers.run_folder import atomic_write, read_json
+from trainers.processes import process_age
+from trainers.run_folder import atomic_write
+from trainers.run_lock import try_lock
 
-NICENESS = 5
-RESUMABLE = ("interrupted", "failed", "stopped")
+LIVE = ("running", "stopping")
+_TICK_SECONDS = 0.5
+_CLEANING_SECONDS = 10.0
 
 
-class BusyError(StudioError):
-    """Another run is at work.
+class Supervisor:
+    """The queue and the workers of one runs directory.
 
     Attributes:
-        run_id: The run that is at work.
-    """
-
-    def __init__(self, run_id: str):
-        """Name the run that is at work."""
-        self.run_id = run_id
-        super().__init__(
-            f"Run {run_id} is still at work, and this machine trains one run at a time. "
-            "Open it and press Stop (its results are kept), or wait until it ends."
-        )
-
-
-def start(store: RunStore, config: RunConfig, prompts: str | None = None) -> Run:
-    """Start a worker on a new run.
-
-    Args:
         store: The runs directory.
-        config: The settings, already checked.
-        prompts: Text of the training prompts, one a line, when they are not a built-in set.
-
-    Returns:
-        The new run; its worker process exists.
-
-    Raises:
-        BusyError: Another run is at work.
-        FaultError: The folder or the process could not be made.
+        index: Its index, for lists.
+        limits: What runs and owners may take.
+        trouble: Why the queue stands still although a device is free; empty when it does not.
     """
-    with _lock(store):
-        busy = store.live()
-        if busy:
-            raise BusyError(busy.id)
-        try:
-            run = store.create()
-        except OSError as error:
-            raise _fault("make the run's folder", error) from error
-        if prompts is not None:
-            atomic_write(run.prompts, prompts)
-            config = dataclasses.replace(config, prompts=str(run.prompts))
-        atomic_write(run.request, config.to_json())
-        _spawn(run, ["train", "--config", str(run.request), "--out", str(run.path)])
+
+    def __init__(self, store: RunStore, limits: Limits | None = None):
+        """Read the limits and devices; ``tick`` or ``keep_running`` moves the queue.
+
+        Raises:
+            InputError: An environment variable has a wrong value.
+        """
+        self.store = store
+        self.index = Index(store)
+        self.limits = read_limits() if limits is None else limits
+        self.trouble = ""
+        self._devices = devices()
+        self._escalation = Escalation(self.limits.stop_seconds)
+        self._cleaned = -math.inf
+        self._closed = threading.Event()
+        self._moving = threading.Lock()
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    def submit(self, config: RunConfig, prompts: str | None = None, owner: str = "") -> Run:
+        """Queue a new run, and start it if its turn is now.
+
+        Args:
+            config: The settings, already checked.
+            prompts: Text of the training prompts, one a line, when they are not a built-in set.
+            owner: Who asks.
+
+        Raises:
+            InputError: A limit or a device that is not there speaks against it.
+            FaultError: The disk is full or the directory cannot be written.
+        """
+        self._check_budget(config.budget_seconds)
+        if not usable(config.device, self._devices):
+            raise InputError(
+                f"'device' asks for {config.device}, but this machine offers {', '.join(self._devices)}; "
+                "use auto."
+            )
+        with self.store.lock():
+            self._check_room(owner)
+            run = self._create(config, prompts, owner)
+        self.tick()
         return run
 
+    def _create(self, config: RunConfig, prompts: str | None, owner: str) -> Run:
+        try:
+            run = self.store.create()
+        except OSError as error:
+            raise FaultError(
+                f"Could not make the run's folder: {error.strerror or error}. Free some space and try again."
+            ) from error
+        try:
+            if prompts is not None:
+                atomic_write(run.prompts, prompts)
+                config = dataclasses.replace(config, prompts=str(run.prompts))
+            run.change_job(owner=owner, submitted=time.time(), ticket=self.index.last_ticket() + 1)
+            atomic_write(run.request, config.to_json())  # last: only now is it a run
+        except StudioError:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
+        self.index.note(run)
+        return run
 
-def resume(store: RunStore, run_id: str) -> Run:
-    """Continue an interrupted run from its last checkpoint.
+    def resume(self, run_id: str) -> Run:
+        """Queue a run that ended early, to go on from its last checkpoint.
 
-    Raises:
-        InputError: There is no such run, or nothing to continue.
-        BusyError: A run is at work.
-        FaultError: The process could not be made.
-    """
-    with _lock(store):
-        busy = store.live()
-        if busy:
-            raise BusyError(busy.id)
-        run = store.run(run_id)
+        Raises:
+            InputError: There is no such run, nothing to go on with, or a limit speaks against it.
+            FaultError: The disk is full or the directory cannot be written.
+        """
+        with self.store.lock():
+            run = self._existing(run_id)
+            if not run.resumable():
+                raise InputError("There is nothing to resume in this run. Press Start to begin a new one.")
+            self._enqueue(run, {})
+        self.tick()
+        return run
+
+    def extend(self, run_id: str, seconds: float) -> Run:
+        """Queue an ended run for more training: its budget grows by ``seconds``.
+
+        A limit on updates that has been reached is lifted; time alone counts from then on.
+
+        Raises:
+            InputError: There is no such run, it has not ended, or a limit speaks against it.
+            FaultError: The disk is full or the directory cannot be written.
+        """
+        if not math.isfinite(seconds) or seconds <= 0:
+            raise InputError("Write how many seconds to train more, for example 120.")
+        with self.store.lock():
+            run = self._existing(run_id)
+            if run.status().state not in ENDED:
+                raise InputError("This run has not ended yet; stop it first, or wait until it ends.")
+            limits = self._longer(run, seconds)
+            from_mapping(run.settings() | limits)
+            self._enqueue(run, limits)
+        self.tick()
+        return run
+
+    def _longer(self, run: Run, seconds: float) -> dict[str, float]:
+        settings = run.settings()
+        budget, updates = float(settings["budget_seconds"]), int(settings["max_updates"])
+        used = float((run.folder.read_report() or {}).get("wall_seconds", 0.0))
+        if updates and run.status().updates >= updates:
+            budget = min(budget, used)
+        self._check_budget(budget + seconds - min(budget, used))
+        lifted = {"max_updates": 0} if updates and run.status().updates >= updates else {}
+        return {"budget_seconds": round(budget + seconds, 3), **lifted}
+
+    def _enqueue(self, run: Run, limits: dict) -> None:
+        job = run.job()
+        self._check_room(job.owner)
+        run.change_job(
+            submitted=job.submitted or time.time(),
+            ticket=self.index.last_ticket() + 1,
+            withdrawn=False,
+            limits=limits,
+        )
+        self.index.note(run)
+
+    def stop(self, run_id: str, reason: str = "") -> Run:
+        """Take a waiting run out of the queue, or ask a worker to evaluate, save and end.
+
+        Raises:
+            InputError: There is no such run or it has ended.
+            FaultError: The disk is full or the directory cannot be written.
+        """
+        with self.store.lock():
+            run = self._existing(run_id)
+            state = run.status().state
+            if state == "queued":
+                run.change_job(ticket=0, withdrawn=True, limits={})
+            elif state in LIVE:
+                self._ask_to_stop(run, reason)
+            else:
+                raise InputError("This run is not at work any more, so there is nothing to stop.")
+            self.index.note(run)
+        return run
+
+    def pin(self, run_id: str, pinned: bool = True) -> Run:
+        """Keep a run from being cleaned away, or allow it again; errors as in ``stop``."""
+        with self.store.lock():
+            run = self._existing(run_id)
+            run.change_job(pinned=pinned)
+            self.index.note(run)
+        return run
+
+    def _existing(self, run_id: str) -> Run:
+        run = self.store.run(run_id)
         if run is None:
             raise InputError("This run no longer exists. Press Start to begin a new one.")
-        if not resumable(run):
-            raise InputError("This run has no checkpoint to continue from. Press Start to begin a new one.")
-        run.folder.stop_file.unlink(missing_ok=True)
-        _spawn(run, ["resume", str(run.path)])
         return run
 
-
-def resumable(run: Run) -> bool:
-    """Whether a run ended early and left a checkpoint to continue from."""
-    return run.status().state in RESUMABLE and any(run.folder.checkpoints.glob("*.safetensors"))
-
-
-def stop(store: RunStore, run_id: str) -> Run:
-    """Ask a run's worker to evaluate, save and end.
-
-    Raises:
-        InputError: There is no such run or it is not at work.
-    """
-    run = store.run(run_id)
-    if run is None or not run.status().live:
-        raise InputError("This run is not at work any more, so there is nothing to stop.")
-    run.folder.request_stop()
-    return run
-
-
-@contextlib.contextmanager
-def _lock(store: RunStore) -> Iterator[None]:
-    try:
-        store.root.mkdir(parents=True, exist_ok=True)
-        file = open(store.root / ".lock", "a")  # noqa: SIM115 (held for the whole block)
-    except OSError as error:
-        raise _fault("open the runs directory", error) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _spawn(run: Run, arguments: list[str]) -> None:
-    try:
-        with open(run.worker_log, "ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "trainers", *arguments],
-                cwd=ROOT,
-                env=worker_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+    def _check_budget(self, seconds: float) -> None:
+        limit = self.limits.run_seconds
+        if limit and seconds > limit:
+            raise InputError(
+                f"A run may take {limit:g} seconds here, and this one asks for {seconds:g}; choose a shorter "
+                "time budget."
             )
-    except OSError as error:
-        raise _fault("start the worker process", error) from error
-    record = {"pid": process.pid, "pid_started": _be_polite(process.pid), "exit_code": None}
-    _record(run.worker_file, record)
-    threading.Thread(target=_reap, args=(process, run.worker_file, record), daemon=True).start()
+
+    def _check_room(self, owner: str) -> None:
+        cap = self.limits.owner_queued
+        if cap and len(self.index.rows(("queued",), owner=owner, scan=True)) >= cap:
+            raise InputError(
+                f"You have {cap:g} runs waiting already, as many as one may have here. Wait until one starts, "
+                "or take one out of the queue."
+            )
+        if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
+            raise FaultError(trouble)
+
+    # -- reading -------------------------------------------------------------------------------------
+
+    def place(self, run_id: str) -> Place | None:
+        """Return where a waiting run stands in the queue; None when it does not wait."""
+        return places(self.index.queue(), self.index.rows(LIVE), self._devices).get(run_id)
+
+    def present(self) -> Run | None:
+        """Return the run to show when none is named: the latest at work, else the next in the queue."""
+        rows = self.index.rows(LIVE) or self.index.queue()
+        return self.store.run(rows[0].id) if rows else None
+
+    # -- keeping things moving -----------------------------------------------------------------------
+
+    def keep_running(self) -> threading.Thread:
+        """Move the queue from now on, in a thread of its own that ends with the process or ``close``."""
+
+        def loop() -> None:
+            while not self._closed.wait(_TICK_SECONDS):
+                self.tick()
+
+        thread = threading.Thread(target=loop, name="queue", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        """Stop moving the queue; workers go on."""
+        self._closed.set()
+        with self._moving:
+            self.index.close()
+
+    def tick(self) -> None:
+        """Do whatever is due: start the next runs, end those whose time or room is over, clean up."""
+        try:
+            with self._moving, self.store.lock():
+                live = self.index.rows(LIVE)
+                self._watch(live)
+                self.trouble = self._start_ready(live)
+                if time.monotonic() - self._cleaned > _CLEANING_SECONDS:
+                    self._cleaned = time.monotonic()
+                    cleaning.enforce_quota(self.store, self.index, self.limits.disk_mb)
+        except StudioError as error:
+            self.trouble = str(error)
+        except (OSError, sqlite3.Error) as error:
+            self.trouble = f"The runs directory cannot be used: {error}. It is tried again."
+
+    def _start_ready(self, live: list[Row]) -> str:
+        chosen = list(ready(self.index.queue(), live, self._devices, self.limits.owner_running))
+        if not chosen:
+            return ""
+        if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
+            return trouble
+        for row, device in chosen:
+            run = self.store.run(row.id)
+            if run is not None and not _taken(run):
+                asked = str(run.settings().get("device", "auto"))
+                launch(run, row.ticket, device, visibility(asked, device))
+                self.index.note(run)
+        return ""
+
+    def _watch(self, live: list[Row]) -> None:
+        """Ask runs to stop whose time or room is over, and see to it that stops end."""
+        runs = [run for row in live if (run := self.store.run(row.id))]
+        trouble = cleaning.low_disk(self.store, self.limits.free_mb) if runs else ""
+        for run in runs:
+            status = run.status()
+            if status.state != "running":
+                continue
+            limit, pid = self.limits.run_seconds, status.pid or run.worker().pid
+            if limit and process_age(pid) > limit:
+                self._ask_to_stop(run, f"A run may take {limit:g} seconds here, and they are over.")
+            elif trouble:
+                self._ask_to_stop(run, trouble)
+        self._escalation.follow(runs)
+
+    def _ask_to_stop(self, run: Run, reason: str) -> None:
+        try:
+            run.folder.request_stop(reason)
+        except FaultError:  # no room even for the file
+            status, worker = run.status(), run.worker()
+            pid, identity = status.pid or worker.pid, status.pid_identity or worker.pid_identity
+            terminate(pid, identity)
+            if not pid:
+                raise
 
 
-def _be_polite(pid: int) -> float:
-    """Lower the priority of a fresh process and return its start time."""
-    try:
-        process = psutil.Process(pid)
-        with contextlib.suppress(psutil.Error, OSError):
-            process.nice(NICENESS)
-        return process.create_time()
-    except psutil.Error:  # gone already
-        return time.time()
-
-
-def _reap(process: subprocess.Popen, record_file: Path, record: dict) -> None:
-    """Wait for a child so that it never lingers as a zombie, and note how it ended."""
-    code = process.wait()
-    with contextlib.suppress(StudioError):
-        recorded = read_json(record_file) or {}
-        if recorded.get("pid") == process.pid:  # not when a resume has started another since
-            _record(record_file, {**record, "exit_code": code})
-
-
-def _record(path: Path, record: dict) -> None:
-    atomic_write(path, json.dumps(record) + "\n")
-
-
-def _fault(what: str, error: OSError) -> FaultError:
-    return FaultError(
-        f"Could not {what}: {error.strerror or error}. Free some space or memory and try again."
-    )
+def _taken(run: Run) -> bool:
+    """Whether a process is at work in the folder that its records do not tell of."""
+    descriptor = try_lock(run.path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None

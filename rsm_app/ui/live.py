@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from html import escape
 
+from rsm_app.jobs.queue import Place
 from rsm_app.jobs.store import Run
 from rsm_app.ui.result import duration, number, reward_title
 from trainers.methods import METHODS
@@ -26,7 +27,7 @@ WAITING = {
     "save": "Saving the adapter and checking that plain diffusers loads it.",
 }
 STATES = {
-    "new": ("Waiting", "quiet"),
+    "queued": ("Waiting", "quiet"),
     "running": ("Running", "busy"),
     "stopping": ("Stopping", "busy"),
     "stopped": ("Stopped early", "good"),
@@ -78,7 +79,19 @@ def run_title(settings: dict) -> str:
     return " · ".join(name for name in names if name)
 
 
-def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | None) -> str:
+def waiting_line(place: Place | None, trouble: str) -> str:
+    """Say where a waiting run stands, when it may start, and what holds the queue up if anything does."""
+    if place is None:
+        return "Waiting in the queue."
+    where = f"Position {place.position} of {place.length} in the queue"
+    if place.seconds is None:
+        return f"{where}; no device of this machine can take it."
+    when = "expected to start in a moment" if place.seconds < 1 else "expected to start in about "
+    when += duration(place.seconds) if place.seconds >= 1 else ""
+    return f"{where}; {when}." + (f" {trouble}" if trouble else "")
+
+
+def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | None, waits: str = "") -> str:
     """Return the head of the run panel.
 
     Args:
@@ -86,6 +99,7 @@ def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | No
         status: Its reconciled status.
         last: The latest line of its metrics, if any.
         first: The first line of its metrics, if any.
+        waits: What ``waiting_line`` says of it while it is queued.
     """
     word, tone = STATES.get(status.state, (status.state, "quiet"))
     return (
@@ -93,7 +107,7 @@ def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | No
         f'data-phase="{escape(status.phase)}"><div class="rsm-run-head">'
         f'<h2>{escape(run_title(run.settings()))}</h2><span class="rsm-badge rsm-{tone}">{word}</span></div>'
         f'<p class="rsm-id">Run <code>{escape(run.id)}</code></p>{_stepper(status)}{_bar(status)}'
-        f'<p class="rsm-message" role="status">{escape(_sentence(run, status))}</p>'
+        f'<p class="rsm-message" role="status">{escape(waits or _sentence(status))}</p>'
         f"{_figures(run, status, first, last)}</section>"
     )
 
@@ -102,6 +116,8 @@ def _stepper(status: RunStatus) -> str:
     names = [name for name, _ in STEPS]
     done = status.state in ("succeeded", "stopped")
     current = len(names) if done or status.phase == "done" else names.index(status.phase)
+    if status.state == "queued":
+        current = -1
     items = []
     for index, (_, title) in enumerate(STEPS):
         if index < current:
@@ -124,20 +140,19 @@ def _bar(status: RunStatus) -> str:
     )
 
 
-def _sentence(run: Run, status: RunStatus) -> str:
+def _sentence(status: RunStatus) -> str:
     if status.state == "failed":
         return status.error or "The run failed without a message; its folder's log.txt tells more."
     if status.state == "interrupted":
-        return (
-            "The worker was cut off (the process or the machine was stopped). What was saved is intact: "
-            "press Resume to continue from the last checkpoint."
-        )
+        told = status.error or status.message
+        return f"{told} What was saved is intact: press Resume to continue from the last checkpoint."
     if status.state == "stopping":
-        return (
-            "Stopping: the current update is finished, then the pictures are drawn and everything is saved."
-        )
+        return "Stopping: what was learned is saved, pictures are drawn for a few seconds, then it ends."
     if status.state == "stopped":
-        return "Stopped early; everything learned until then was evaluated and saved."
+        told = "everything learned until then was evaluated and saved" if status.phase == "done" else ""
+        return " ".join(
+            filter(None, (f"Stopped early; {told}." if told else status.message, status.stop_reason))
+        )
     if status.state == "succeeded":
         return "Finished: the adapter is saved and the comparison is below."
     return status.message or WAITING.get(status.phase, "Waiting for the worker.")

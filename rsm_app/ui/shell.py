@@ -6,7 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from rsm_app.jobs.store import ROOT, RunStore, default_store
+from rsm_app.jobs.store import ROOT, default_store
+from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import train
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.theme import build_theme
@@ -19,16 +20,29 @@ _HEADER = (
 _HEAD = '<meta name="color-scheme" content="light dark">'
 
 
-def build(store: RunStore | None = None) -> gr.Blocks:
+def build(supervisor: Supervisor | None = None) -> gr.Blocks:
     """Build every page.
 
     Args:
-        store: Where runs live; the installation's own directory when None.
+        supervisor: The runs and their queue; those of the installation's own directory when None.
     """
     with gr.Blocks(title="RSM Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         gr.HTML(_HEADER, elem_id="header", padding=False)
-        train.build(demo, store or default_store())
+        train.build(demo, supervisor or Supervisor(default_store()))
     return demo
+
+
+def serve(host: str, port: int) -> None:
+    """Build the pages, keep the queue moving and serve until the process ends.
+
+    Raises:
+        InputError: An environment variable has a wrong value.
+        OSError: The address cannot be served.
+    """
+    supervisor = Supervisor(default_store())
+    demo = build(supervisor)
+    supervisor.keep_running()
+    launch(demo, host, port)
 
 
 def launch(demo: gr.Blocks, host: str, port: int, block: bool = True) -> None:

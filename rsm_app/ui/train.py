@@ -1,19 +1,20 @@
 """The train page: three choices, prompts and a time budget on the left, the run on the right.
 
-Handlers start, stop and resume workers through ``rsm_app.jobs``; timers only read. All handlers are private
+Handlers queue, stop and resume runs through ``rsm_app.jobs``; timers only read. All handlers are private
 to the page. Which run a tab shows is in its address (``?run=ID``) and in the browser's own storage.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
-from rsm_app.jobs import supervisor
-from rsm_app.jobs.store import Run, RunStore
+from rsm_app.jobs.store import Run
+from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import fields, form, pictures, watch
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
@@ -60,8 +61,8 @@ class _Inputs:
         ]  # fmt: skip
 
 
-def build(demo: gr.Blocks, store: RunStore) -> None:
-    """Render the page and wire it to a runs directory."""
+def build(demo: gr.Blocks, supervisor: Supervisor) -> None:
+    """Render the page and wire it to the runs and their queue."""
     shown_run = gr.BrowserState("", storage_key="rsm-studio-run", secret="rsm-studio")
     empty_line = form.settings_line(form.newcomer_config().__dict__)
     with gr.Row(elem_id="page"):
@@ -69,7 +70,7 @@ def build(demo: gr.Blocks, store: RunStore) -> None:
             inputs = _build_form()
         with gr.Column(scale=3, min_width=320, elem_id="run-panel"):
             panel = watch.build_panel(empty_line)
-    _Page(store, inputs, panel, shown_run, empty_line).wire(demo)
+    _Page(supervisor, inputs, panel, shown_run, empty_line).wire(demo)
 
 
 def _build_form() -> _Inputs:
@@ -153,10 +154,12 @@ def _build_prompts(config: RunConfig) -> tuple:
 
 
 class _Page:
-    """The handlers of the page, bound to its components and its runs directory."""
+    """The handlers of the page, bound to its components and the runs."""
 
-    def __init__(self, store, inputs: _Inputs, panel: watch.Panel, shown_run, empty_line: str):
-        self.store, self.inputs, self.panel = store, inputs, panel
+    def __init__(
+        self, supervisor: Supervisor, inputs: _Inputs, panel: watch.Panel, shown_run, empty_line: str
+    ):
+        self.supervisor, self.inputs, self.panel = supervisor, inputs, panel
         self.shown_run, self.empty_line = shown_run, empty_line
 
     def wire(self, demo: gr.Blocks) -> None:
@@ -185,7 +188,8 @@ class _Page:
         )  # fmt: skip
         resumed = panel.resume.click(self.resume, run, [form_.problems], **_QUIET, trigger_mode="once")
         stopped = panel.stop.click(self.stop, run, [form_.problems], **_QUIET, trigger_mode="once")
-        for event in (started, resumed, stopped):
+        extended = panel.more.click(self.extend, run, [form_.problems], **_QUIET, trigger_mode="once")
+        for event in (started, resumed, stopped, extended):
             event.then(**poll)
         started.success(None, js=_TO_RUN, api_visibility="private")
         panel.timer.tick(**poll, trigger_mode="once")
@@ -201,7 +205,7 @@ class _Page:
 
     def poll(self, run_id: str, seen: dict, order: str) -> dict:
         """Bring the run panel up to date; changes nothing on disk."""
-        return watch.refresh(self.store, self.panel, run_id or "", seen or {}, order, self.empty_line)
+        return watch.refresh(self.supervisor, self.panel, run_id or "", seen or {}, order, self.empty_line)
 
     def choose(self, model: str, reward: str, mixture: str, estimator: str, tuned: list) -> list:
         """Show what fits the three choices, and their tuned settings where these differ from the last."""
@@ -216,14 +220,12 @@ class _Page:
             *(values if values != tuned else [gr.skip()] * len(values)),
         ]
 
-    def start(self, *values) -> tuple:
-        """Check the whole form and start a worker, or say everything that is wrong with it."""
+    def start(self, request: gr.Request, *values) -> tuple:
+        """Check the whole form and queue the run, or say everything that is wrong with it."""
         simple, advanced = values[:11], values[11:]
         try:
             config, prompts = form.check(form.Form(*simple, advanced=advanced))
-            run = supervisor.start(self.store, config, prompts)
-        except supervisor.BusyError as error:
-            return _problems_html([str(error)], error.run_id), gr.skip()
+            run = self.supervisor.submit(config, prompts, owner_of(request))
         except InputError as error:
             return _problems_html(list(error.problems)), gr.skip()
         except StudioError as error:
@@ -232,24 +234,27 @@ class _Page:
 
     def stop(self, run_id: str) -> str:
         """Ask the shown run to finish and keep what it has."""
-        return self._attempt(supervisor.stop, run_id)
+        return self._attempt(lambda: self.supervisor.stop(run_id))
 
     def resume(self, run_id: str) -> str:
-        """Continue the shown run."""
-        return self._attempt(supervisor.resume, run_id)
+        """Queue the shown run to go on."""
+        return self._attempt(lambda: self.supervisor.resume(run_id))
 
-    def _attempt(self, action, run_id: str) -> str:
+    def extend(self, run_id: str) -> str:
+        """Queue the shown run for more training."""
+        return self._attempt(lambda: self.supervisor.extend(run_id, watch.MORE_SECONDS))
+
+    @staticmethod
+    def _attempt(action) -> str:
         try:
-            action(self.store, run_id)
-        except supervisor.BusyError as error:
-            return _problems_html([str(error)], error.run_id)
+            action()
         except StudioError as error:
             return _problems_html([str(error)])
         return ""
 
     def select_pair(self, run_id: str, order: str, event: gr.SelectData) -> dict:
         """Put the chosen pair on the slider."""
-        run = self.store.run(run_id)
+        run = self.supervisor.store.run(run_id)
         pairs = pictures.ordered_pairs(run, order) if run else []
         if not run or not isinstance(event.index, int) or event.index >= len(pairs):
             return {}
@@ -258,9 +263,9 @@ class _Page:
     def attach(self, remembered: str, request: gr.Request) -> list:
         """Choose the run a fresh page shows: the address's, else the browser's last, else the live one."""
         asked = request.query_params.get("run", "")
-        run = self.store.run(asked or remembered)
+        run = self.supervisor.store.run(asked or remembered)
         if run is None and not asked:
-            run = self.store.live()
+            run = self.supervisor.present()
         updates = self._restored(run)
         shown = run.id if run else asked
         return [shown, *(updates or [gr.skip()] * (12 + len(self.inputs.advanced)))]
@@ -302,8 +307,16 @@ def _own_text(run: Run) -> str:
         return ""
 
 
-def _problems_html(problems: list[str], run_id: str = "") -> str:
+def owner_of(request: gr.Request) -> str:
+    """Return who asks, for the limits of an owner: the signed-in name, else the address asked from.
+
+    On a Space requests come through a proxy, which names the address that it was asked from last in the list.
+    """
+    forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
+    address = forwarded.rpartition(",")[2].strip() or (request.client.host if request.client else "")
+    return request.username or address
+
+
+def _problems_html(problems: list[str]) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in problems)
-    link = f' <a href="?run={escape(run_id)}">Open run {escape(run_id)}</a>' if run_id else ""
-    head = "Before this can start:" if len(problems) > 1 or not run_id else "Not started:"
-    return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul>{link}</div>'
+    return f'<div class="rsm-problems" role="alert"><b>Before this can start:</b><ul>{items}</ul></div>'

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from rsm_app.jobs import supervisor
-from rsm_app.jobs.store import Run, RunStore
+from rsm_app.jobs.store import Run
+from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import curves, form, live, pictures, result, theme
 
 LIVE_SECONDS, IDLE_SECONDS = 1.0, 5.0
+MORE_SECONDS = 120
 _TITLES = {
     "reward_mean": "Training reward",
     "kl": "KL to the base model",
@@ -32,6 +33,7 @@ class Panel:
     status: gr.HTML
     stop: gr.Button
     resume: gr.Button
+    more: gr.Button
     curve_wait: gr.HTML
     live: gr.Column
     curve: gr.LinePlot
@@ -50,6 +52,8 @@ class Panel:
     command: gr.Textbox
     adapter: gr.DownloadButton
     report: gr.DownloadButton
+    log_box: gr.Accordion
+    log: gr.Textbox
     timer: gr.Timer
     seen: gr.State
 
@@ -64,6 +68,7 @@ def build_panel(empty_line: str) -> Panel:
     with gr.Row(elem_id="run-buttons"):
         stop = gr.Button("Stop", elem_id="stop", variant="stop", visible=False, size="md")
         resume = gr.Button("Resume", elem_id="resume", variant="primary", visible=False, size="md")
+        more = gr.Button(f"Train {MORE_SECONDS // 60} minutes more", elem_id="more", visible=False, size="md")
     with gr.Column(visible=False, elem_id="outcome") as outcome:
         outcome_html = gr.HTML(elem_id="result", padding=False)
         gr.HTML(
@@ -109,12 +114,17 @@ def build_panel(empty_line: str) -> Panel:
         with gr.Row():
             adapter = gr.DownloadButton("Adapter (zip)", elem_id="adapter", interactive=False)
             report = gr.DownloadButton("Report (JSON)", elem_id="report", interactive=False)
+    with gr.Accordion("Log", open=False, visible=False, elem_id="log-box") as log_box:
+        log = gr.Textbox(
+            label="The last lines of the run's log", elem_id="log", lines=12, max_lines=40, interactive=False,
+            buttons=["copy"],
+        )  # fmt: skip
     timer = gr.Timer(IDLE_SECONDS)
     seen = gr.State({})
     return Panel(
-        status, stop, resume, curve_wait, live_column, curve, kl, gradient, baseline, baseline_gallery,
+        status, stop, resume, more, curve_wait, live_column, curve, kl, gradient, baseline, baseline_gallery,
         outcome, outcome_html, slider, caption, pairs_column, order, gallery, details, command, adapter,
-        report, timer, seen,
+        report, log_box, log, timer, seen,
     )  # fmt: skip
 
 
@@ -135,18 +145,20 @@ def _plot(title: str, unit: str, elem_id: str, colour: str, height: int) -> gr.L
     )
 
 
-def refresh(store: RunStore, panel: Panel, run_id: str, seen: dict, order: str, empty_line: str) -> dict:
+def refresh(
+    supervisor: Supervisor, panel: Panel, run_id: str, seen: dict, order: str, empty_line: str
+) -> dict:
     """Return the components to change so that the panel shows a run as it is now.
 
     Args:
-        store: The runs directory.
+        supervisor: The runs and their queue.
         panel: The panel's components.
         run_id: The run to show; empty for none.
         seen: What this tab was shown before, as returned in ``panel.seen``.
         order: How pairs are sorted, a key of ``pictures.ORDERS``.
         empty_line: What Start would do, for the empty state.
     """
-    run = store.run(run_id)
+    run = supervisor.store.run(run_id)
     if run is None:
         return _refresh_empty(panel, run_id, seen, empty_line)
     known = seen if seen.get("run") == run_id else {}
@@ -154,16 +166,20 @@ def refresh(store: RunStore, panel: Panel, run_id: str, seen: dict, order: str, 
     now = {"run": run_id}
     status = run.status()
     lines = run.folder.read_metrics()
-    html = live.status_html(run, status, lines[-1] if lines else None, lines[0] if lines else None)
+    waits = (
+        live.waiting_line(supervisor.place(run_id), supervisor.trouble) if status.state == "queued" else ""
+    )
+    html = live.status_html(run, status, lines[-1] if lines else None, lines[0] if lines else None, waits)
     now["status"] = hash(html)
     if known.get("status") != now["status"]:
         changes[panel.status] = html
-    now["buttons"] = (status.live, status.state, supervisor.resumable(run))
+    now["buttons"] = (status.state, run.resumable(status), run.folder.report.is_file())
     if known.get("buttons") != now["buttons"]:
         changes |= _buttons(panel, *now["buttons"])
     _refresh_curves(panel, lines, status.live, known, now, changes)
     _refresh_pictures(panel, run, status.live, order, known, now, changes)
     _refresh_details(panel, run, status.live, known, now, changes)
+    _refresh_log(panel, run, known, now, changes)
     return {**changes, panel.seen: now}
 
 
@@ -172,16 +188,22 @@ def _refresh_empty(panel: Panel, run_id: str, seen: dict, empty_line: str) -> di
     now = {"run": run_id, "status": hash(html)}
     if seen == now:
         return {panel.seen: now}
-    shown = (panel.stop, panel.resume, panel.curve_wait, panel.live, panel.baseline)
-    shown += (panel.outcome, panel.pairs, panel.details)
+    shown = (panel.stop, panel.resume, panel.more, panel.curve_wait, panel.live, panel.baseline)
+    shown += (panel.outcome, panel.pairs, panel.details, panel.log_box)
     return {panel.status: html, panel.seen: now} | dict.fromkeys(shown, gr.update(visible=False))
 
 
-def _buttons(panel: Panel, alive: bool, state: str, resumable: bool) -> dict:
+def _buttons(panel: Panel, state: str, resumable: bool, compared: bool) -> dict:
+    moving, queued = state in LIVE or state == "queued", state == "queued"
     return {
-        panel.stop: gr.update(visible=alive, interactive=state == "running"),
+        panel.stop: gr.update(
+            visible=moving,
+            interactive=state != "stopping",
+            value="Take out of the queue" if queued else "Stop",
+        ),
         panel.resume: gr.update(visible=resumable),
-        panel.timer: gr.update(value=LIVE_SECONDS if alive else IDLE_SECONDS),
+        panel.more: gr.update(visible=not moving and compared),
+        panel.timer: gr.update(value=LIVE_SECONDS if moving else IDLE_SECONDS),
     }
 
 
@@ -232,6 +254,13 @@ def _refresh_details(panel, run: Run, alive, known, now, changes) -> None:
         panel.adapter: _download(_adapter_zip(run) if has_report else None),
         panel.report: _download(_copy(run, run.folder.report, "report.json") if has_report else None),
     }
+
+
+def _refresh_log(panel, run: Run, known, now, changes) -> None:
+    now["log"] = (pictures.stamp(run.folder.log), pictures.stamp(run.worker_log))
+    if known.get("log") != now["log"]:
+        lines = run.log_tail()
+        changes |= {panel.log_box: gr.update(visible=bool(lines)), panel.log: "\n".join(lines)}
 
 
 def show_pairs(panel: Panel, run: Run, order: str) -> dict:

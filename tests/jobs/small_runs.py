@@ -2,6 +2,8 @@
 
 import time
 
+from rsm_app.jobs.states import ENDED
+from rsm_app.jobs.workers import kill_tree
 from trainers.presets import build_config
 
 SMALL = {
@@ -35,3 +37,28 @@ def wait_for(condition, seconds=240.0, what="the condition"):
             return value
         time.sleep(0.1)
     raise AssertionError(f"{what} did not come true in {seconds:g} s")
+
+
+def end_workers(store):
+    """Kill what is still at work in a runs directory, by recorded id."""
+    for run in store.runs():
+        worker, status = run.worker(), run.folder.status()
+        if status.live:
+            kill_tree(status.pid, status.pid_identity)
+        if worker.alive:
+            kill_tree(worker.pid, worker.pid_identity)
+
+
+def training(run):
+    """A condition: the run has finished an update."""
+    return lambda: run.folder.read_metrics()
+
+
+def in_state(run, *states):
+    """A condition: the run is in one of some states."""
+    return lambda: run.status().state in states
+
+
+def ended(run):
+    """A condition: the run does not wait or work any more."""
+    return in_state(run, *ENDED)

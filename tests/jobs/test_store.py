@@ -6,6 +6,7 @@ import os
 import pytest
 
 from rsm_app.jobs.environment import is_secret, worker_environment
+from rsm_app.jobs.records import Job, Worker
 from rsm_app.jobs.store import RunStore, new_run_id, valid_run_id
 
 
@@ -24,7 +25,7 @@ def test_new_ids_are_valid_distinct_and_sort_by_time():
 
 def test_only_folders_with_settings_inside_the_directory_are_runs(tmp_path):
     store = RunStore(tmp_path / "runs")
-    assert store.runs() == [] and store.live() is None
+    assert store.runs() == []
     outside = tmp_path / "outside"
     for folder in (store.root / "one", store.root / "empty", outside):
         folder.mkdir(parents=True)
@@ -61,16 +62,41 @@ def test_ordinary_names_pass(name):
     assert worker_environment({name: "1", "HF_TOKEN": "x"}) == {name: "1", "PYTHONUNBUFFERED": "1"}
 
 
-def test_a_dead_worker_without_a_status_is_a_failure_with_its_last_words(tmp_path):
-    store = RunStore(tmp_path)
-    run = store.create()
+def silent_worker(tmp_path, exit_code, words):
+    """A run whose worker is gone without having written a status."""
+    run = RunStore(tmp_path).create()
     run.request.write_text("{}")
-    run.worker_file.write_text(json.dumps({"pid": 2**22 + 1, "pid_started": 1.0, "exit_code": -9}))
-    run.worker_log.write_text(
-        'Loading\nTraceback (most recent call last):\n  File "x.py", line 1, in y\n    z()\n'
-        "MemoryError: no room\n"
-    )
-    status = run.status()
+    run.worker_file.write_text(json.dumps({"pid": 2**22 + 1, "ticket": 1, "exit_code": exit_code}))
+    run.worker_log.write_text(words)
+    return run
+
+
+WORDS = 'Loading\nTraceback (most recent call last):\n  File "x.py", line 1, in y\n    z()\nError: no such thing\n'
+
+
+@pytest.mark.parametrize("exit_code", [1, 2, None])
+def test_a_worker_that_refused_is_a_failure_with_its_last_words(tmp_path, exit_code):
+    status = silent_worker(tmp_path, exit_code, WORDS).status()
     assert status.state == "failed" and not status.live
-    assert "killed" in status.error and "MemoryError: no room" in status.error
+    assert "no such thing" in status.error
     assert "Traceback" not in status.error and "x.py" not in status.error
+
+
+@pytest.mark.parametrize("exit_code", [-9, -15, None])
+def test_a_worker_that_was_killed_before_its_first_word_is_interrupted(tmp_path, exit_code):
+    run = silent_worker(tmp_path, exit_code, "Loading\n")
+    assert run.status().state == "interrupted" and "killed" in run.status().error and run.resumable()
+
+
+def test_a_request_that_never_got_its_ticket_can_be_queued_again(tmp_path):
+    run = RunStore(tmp_path).create()
+    run.request.write_text("{}")
+    assert run.status().state == "interrupted" and run.resumable()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"ticket": "3", "owner": 5, "limits": [1]}'])
+def test_damaged_records_read_as_their_defaults(tmp_path, content):
+    run = RunStore(tmp_path).create()
+    for path in (run.job_file, run.worker_file):
+        path.write_text(content)
+    assert run.job() == Job() and run.worker() == Worker()

@@ -1,0 +1,254 @@
+"""An index of the run folders in SQLite, so that lists and queues are quick; the folders stay the truth.
+
+Runs that can change are read from their folders every time, finished ones again when their files look
+changed. A damaged index is made anew from the folders; where none can be written it lives in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from rsm_app.jobs.states import ENDED, waiting
+from rsm_app.jobs.store import Run, RunStore
+
+_VERSION = 1
+_RESCAN_SECONDS = 2.0
+_WATCHED = ("status.json", "job.json", "worker.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the index.
+
+    Attributes:
+        id: The run's id.
+        owner: Who asked for it.
+        state: One of ``states.STATES``.
+        phase: What its worker does or did last.
+        config: Its settings as JSON.
+        device: Where its worker works or worked.
+        pid: Its latest worker's process id; 0 for none.
+        pid_started: That process's start, in seconds since 1970.
+        heartbeat: When it last wrote its status, in seconds since 1970.
+        submitted: When it was asked for, in seconds since 1970.
+        started: When it first began, in seconds since 1970.
+        ticket: Its latest place in the order of requests.
+        waits: Whether that ticket is still to be used.
+        eta_seconds: Expected seconds to its end, or -1.
+        message: One sentence about the present.
+        error: One sentence on what went wrong.
+        bytes: Size of its folder when it ended; 0 before.
+        pinned: Whether clean-up leaves it alone.
+        stamp: Changes when its files do.
+    """
+
+    id: str
+    owner: str
+    state: str
+    phase: str
+    config: str
+    device: str
+    pid: int
+    pid_started: float
+    heartbeat: float
+    submitted: float
+    started: float
+    ticket: int
+    waits: bool
+    eta_seconds: float
+    message: str
+    error: str
+    bytes: int
+    pinned: bool
+    stamp: str
+
+    @property
+    def settings(self) -> dict:
+        """The run's settings by name."""
+        return json.loads(self.config)
+
+
+_COLUMNS = tuple(info.name for info in fields(Row))
+_BOOLEAN = ("waits", "pinned")
+
+
+class Index:
+    """The index of one runs directory; may be used by several threads and, beside each other, processes."""
+
+    def __init__(self, store: RunStore):
+        """Name the directory; the database is opened by the first read."""
+        self._store = store
+        self._path = store.root / ".index" / "runs.sqlite"
+        self._lock = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        self._scanned = -_RESCAN_SECONDS
+        self._changed: int | None = None
+
+    def rows(
+        self, states: Iterable[str] = (), owner: str | None = None, limit: int = -1, scan: bool = False
+    ) -> list[Row]:
+        """Return runs, newest first.
+
+        Args:
+            states: Only runs in these states; all when empty.
+            owner: Only runs of this owner.
+            limit: At most this many; -1 for all.
+            scan: Whether every folder is looked at, not only those that are expected to have changed.
+        """
+        states = tuple(states)
+        conditions, values = [], []
+        if states:
+            conditions.append(f"state IN ({', '.join('?' * len(states))})")
+            values += states
+        if owner is not None:
+            conditions.append("owner = ?")
+            values.append(owner)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        query = f"SELECT {', '.join(_COLUMNS)} FROM runs{where} ORDER BY id DESC LIMIT ?"
+        return self._attempt(lambda: self._read(query, (*values, limit), scan))
+
+    def queue(self, scan: bool = False) -> list[Row]:
+        """Return the waiting runs, first come first."""
+        return sorted(self.rows(("queued",), scan=scan), key=lambda row: row.ticket)
+
+    def last_ticket(self) -> int:
+        """Return the highest ticket that any run has; every folder is looked at."""
+        return max((row.ticket for row in self.rows(scan=True)), default=0)
+
+    def note(self, run: Run) -> None:
+        """Read one run's folder again."""
+        self._attempt(lambda: self._store_row(run.id))
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+            self._database = None
+
+    def _attempt(self, action):
+        """Do something with the database: on a new one if it is damaged, in memory if that fails too."""
+        with self._lock:
+            for place in ("as it is", "new", "in memory"):
+                try:
+                    self._open(place)
+                    return action()
+                except (sqlite3.Error, OSError):
+                    self.close()
+                    if place == "in memory":
+                        raise
+
+    def _open(self, place: str) -> None:
+        if self._database is not None:
+            return
+        if place == "new":
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        if place != "in memory":
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        name = ":memory:" if place == "in memory" else self._path
+        self._database = sqlite3.connect(name, timeout=5.0, check_same_thread=False, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            self._database.execute("DROP TABLE IF EXISTS runs")
+        self._database.execute(f"CREATE TABLE IF NOT EXISTS runs (id PRIMARY KEY, {', '.join(_COLUMNS[1:])})")
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_state ON runs (state)")
+        self._database.execute(f"PRAGMA user_version={_VERSION}")
+        self._scanned = -_RESCAN_SECONDS
+
+    def _read(self, query: str, values: tuple, scan: bool) -> list[Row]:
+        self._refresh(scan)
+        found = self._database.execute(query, values).fetchall()
+        return [_row(cells) for cells in found]
+
+    def _refresh(self, scan: bool) -> None:
+        """Bring rows up to date: those of runs that can change always, all when it is time to look."""
+        try:
+            changed = os.stat(self._store.root).st_mtime_ns
+        except OSError:
+            changed = None
+        known = dict(self._database.execute("SELECT id, stamp FROM runs"))
+        moving = self._database.execute(
+            f"SELECT id FROM runs WHERE state NOT IN ({', '.join('?' * len(ENDED))})", ENDED
+        )
+        stale = {name for (name,) in moving}
+        if scan or changed != self._changed or time.monotonic() - self._scanned > _RESCAN_SECONDS:
+            present = self._store.names()
+            stale |= {name for name in present if known.get(name) != _stamp(self._store.root / name)}
+            stale |= known.keys() - set(present)
+            self._scanned, self._changed = time.monotonic(), changed
+        for name in stale:
+            self._store_row(name)
+
+    def _store_row(self, name: str) -> None:
+        run = self._store.run(name)
+        if run is None:
+            self._database.execute("DELETE FROM runs WHERE id = ?", (name,))
+            return
+        row = self._describe(run)
+        old = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM runs WHERE id = ?", (name,))
+        if old.fetchone() != tuple(asdict(row).values()):
+            places = ", ".join("?" * len(_COLUMNS))
+            values = tuple(asdict(row).values())
+            self._database.execute(f"INSERT OR REPLACE INTO runs VALUES ({places})", values)
+
+    def _describe(self, run: Run) -> Row:
+        stamp = _stamp(run.path)  # before reading: what changes meanwhile is read again
+        status, job, worker = run.status(), run.job(), run.worker()
+        return Row(
+            id=run.id,
+            owner=job.owner,
+            state=status.state,
+            phase=status.phase,
+            config=json.dumps(run.settings()),
+            device=worker.device,
+            pid=status.pid if status.live and status.pid else worker.pid,
+            pid_started=worker.pid_started,
+            heartbeat=status.heartbeat,
+            submitted=job.submitted,
+            started=status.started,
+            ticket=job.ticket,
+            waits=waiting(status, job, worker),
+            eta_seconds=-1.0 if status.eta_seconds is None else status.eta_seconds,
+            message=status.message,
+            error=status.error,
+            bytes=folder_bytes(run.path) if status.state in ENDED else 0,
+            pinned=job.pinned,
+            stamp=stamp,
+        )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return how many bytes the files of a folder take."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_size
+    return total
+
+
+def _stamp(folder: Path) -> str:
+    parts = []
+    for name in _WATCHED:
+        try:
+            info = os.stat(folder / name)
+            parts.append(f"{info.st_mtime_ns}:{info.st_size}:{info.st_ino}")
+        except OSError:
+            parts.append("-")
+    return " ".join(parts)
+
+
+def _row(cells: tuple) -> Row:
+    values = dict(zip(_COLUMNS, cells, strict=True))
+    return Row(**values | {name: bool(values[name]) for name in _BOOLEAN})

@@ -1,0 +1,78 @@
+"""What a run and its owner may take, from environment variables; README lists them.
+
+A limit of 0 is none. Values are read once, when the app starts, and all wrong ones are reported together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainers.errors import InputError
+
+
+def _limit(default: float, variable: str, help: str):
+    return dataclasses.field(default=default, metadata={"variable": variable, "help": help})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Every limit; each field's metadata names its variable and says what it does."""
+
+    owner_queued: float = _limit(
+        10, "RSM_MAX_QUEUED_PER_OWNER", "Runs that one owner may have waiting in the queue."
+    )
+    owner_running: float = _limit(
+        0, "RSM_MAX_RUNNING_PER_OWNER", "Runs of one owner at work at the same time."
+    )
+    run_seconds: float = _limit(
+        86400, "RSM_MAX_RUN_SECONDS", "Wall-clock seconds of one worker; longer budgets are refused."
+    )
+    disk_mb: float = _limit(
+        0, "RSM_DISK_QUOTA_MB", "MB of all runs; beyond it the oldest finished, unpinned ones are deleted."
+    )
+    free_mb: float = _limit(
+        500,
+        "RSM_MIN_FREE_MB",
+        "MB that stay free on the disk: no run starts below, running ones are stopped.",
+    )
+    stop_seconds: float = _limit(
+        30, "RSM_STOP_GRACE_SECONDS", "Seconds for a stop beyond what the worker says it needs."
+    )
+
+
+def read_limits(environment: Mapping[str, str] | None = None) -> Limits:
+    """Return the limits that the environment sets, defaults for the others.
+
+    Args:
+        environment: Variables by name; this process's own when None.
+
+    Raises:
+        InputError: With a sentence for every value that is not a number of 0 or more.
+    """
+    environment = os.environ if environment is None else environment
+    found, values = [], {}
+    for field in dataclasses.fields(Limits):
+        variable = field.metadata["variable"]
+        text = environment.get(variable, "").strip()
+        if not text:
+            continue
+        number = _number(text)
+        if number is None:
+            found.append(f"{variable} must be a number of 0 or more (0 sets no limit), not '{text}'.")
+        else:
+            values[field.name] = number
+    if found:
+        raise InputError(*found)
+    return Limits(**values)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

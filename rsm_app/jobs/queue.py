@@ -1,0 +1,78 @@
+"""The queue: who is next on which device, and when the others may expect to start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rsm_app.jobs.devices import usable
+from rsm_app.jobs.index import Row
+
+_USUAL_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A waiting run's place.
+
+    Attributes:
+        position: 1 for the next one.
+        length: How many wait.
+        seconds: Expected seconds until it starts; None when no device of this machine can take it.
+    """
+
+    position: int
+    length: int
+    seconds: float | None
+
+
+def ready(
+    waiting: Sequence[Row], live: Sequence[Row], devices: Sequence[str], running_cap: float
+) -> Iterator[tuple[Row, str]]:
+    """Yield the runs that may start now and where, first come first served.
+
+    A run is passed over while its devices are taken or its owner has enough runs at work.
+
+    Args:
+        waiting: The queue in order.
+        live: The runs at work.
+        devices: All devices.
+        running_cap: Runs of one owner at the same time; 0 for any number.
+    """
+    taken = {row.device or devices[0] for row in live}
+    owners = Counter(row.owner for row in live)
+    for row in waiting:
+        if running_cap and owners[row.owner] >= running_cap:
+            continue
+        fitting = usable(_asked(row), devices)
+        device = next((name for name in fitting if name not in taken), None)
+        if device is not None:
+            taken.add(device)
+            owners[row.owner] += 1
+            yield row, device
+
+
+def places(waiting: Sequence[Row], live: Sequence[Row], devices: Sequence[str]) -> dict[str, Place]:
+    """Return every waiting run's place by id, each run counted with its time budget."""
+    free_in = dict.fromkeys(devices, 0.0)
+    for row in live:
+        device = row.device or devices[0]
+        left = row.eta_seconds if row.eta_seconds >= 0 else _budget(row)
+        free_in[device] = max(free_in.get(device, 0.0), left)
+    found = {}
+    for position, row in enumerate(waiting, 1):
+        device = min(usable(_asked(row), devices), key=lambda name: free_in[name], default=None)
+        found[row.id] = Place(position, len(waiting), None if device is None else free_in[device])
+        if device is not None:
+            free_in[device] += _budget(row)
+    return found
+
+
+def _asked(row: Row) -> str:
+    return str(row.settings.get("device", "auto"))
+
+
+def _budget(row: Row) -> float:
+    seconds = row.settings.get("budget_seconds", _USUAL_SECONDS)
+    return float(seconds) if isinstance(seconds, int | float) else _USUAL_SECONDS

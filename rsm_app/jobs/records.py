@@ -1,0 +1,77 @@
+"""The two small records that the app keeps in a run's folder: the job it was asked to do and its worker."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from trainers.processes import process_alive
+from trainers.run_folder import read_json
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the app knows of a run beside its settings.
+
+    Attributes:
+        owner: Who asked for it; empty when that is unknown.
+        submitted: When, in seconds since 1970.
+        ticket: Number in the queue, growing from request to request; 0 when it does not wait. A ticket is
+            used up when a worker was started for it.
+        withdrawn: Whether it was taken out of the queue.
+        pinned: Whether clean-up leaves it alone.
+        limits: New values of ``budget_seconds`` and ``max_updates`` for the worker to come.
+    """
+
+    owner: str = ""
+    submitted: float = 0.0
+    ticket: int = 0
+    withdrawn: bool = False
+    pinned: bool = False
+    limits: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The process that was last started for a run, as recorded by whoever started it.
+
+    The record is written twice: before the process exists, without a pid, and after.
+
+    Attributes:
+        ticket: The ticket that it was started for.
+        device: Where it works.
+        seen: The ``pid_identity`` in ``status.json`` before it was started; once that differs, it has spoken.
+        pid: Its process id; 0 while none is known.
+        pid_started: Its start time in seconds since 1970.
+        pid_identity: What tells it apart, see ``trainers.processes``.
+        exit_code: What it returned; negative for a signal, None while unknown.
+    """
+
+    ticket: int = 0
+    device: str = ""
+    seen: str = ""
+    pid: int = 0
+    pid_started: float = 0.0
+    pid_identity: str = ""
+    exit_code: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return process_alive(self.pid, self.pid_started, self.pid_identity)
+
+
+def read_record(path: Path, kind: type[Record]) -> Record:
+    """Read a record, with its defaults for what is missing or of another type."""
+    raw, values = read_json(path) or {}, {}
+    for info in dataclasses.fields(kind):
+        value = raw.get(info.name)
+        usual = {} if info.name == "limits" else info.default
+        number = isinstance(usual, int | float) or usual is None
+        if isinstance(value, (int, float) if number else type(usual)):
+            values[info.name] = value
+    return kind(**values)

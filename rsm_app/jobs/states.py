@@ -1,0 +1,110 @@
+"""The truth about a run: what its files say, held against the processes that exist, at every read.
+
+Added to the worker's own words are the moments before and after them: waiting in the queue, a worker that was
+started but has not written yet, and one that ended without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+
+from rsm_app.jobs.records import Job, Worker
+from trainers.errors import FaultError
+from trainers.run_folder import KILLED, RunFolder, RunStatus
+from trainers.run_lock import try_lock
+
+STATES = ("queued", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
+ENDED = ("stopped", "succeeded", "failed", "interrupted")
+RESUMABLE = ("interrupted", "failed", "stopped")
+WITHDRAWN = "Taken out of the queue before it began; nothing was trained."
+_WAITING = "Waiting in the queue."
+_STARTING = "Starting the worker."
+_REFUSED = (1, 2)  # what a worker returns after saying why
+
+
+def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[[], list[str]]) -> RunStatus:
+    """Return what a run is doing; its state is one of ``STATES``.
+
+    Args:
+        folder: What the worker wrote.
+        job: The app's record.
+        worker: The process that was last started.
+        last_words: Returns the last lines that process printed.
+    """
+    status = folder.status()
+    if status.live:
+        return status
+    if not spoken(status, worker) and (worker.alive or (worker.ticket and _held(folder))):
+        state = "stopping" if folder.stop_requested() else "running"
+        return _at(status, state, _STARTING, phase="load")
+    if waiting(status, job, worker):
+        return _at(status, "queued", _WAITING)
+    if worker.pid and not spoken(status, worker):
+        status = folder.status()  # it may have spoken, and even ended, since the first look
+        if status.live or spoken(status, worker):
+            return status
+        return _after_silence(status, worker, last_words())
+    if status.state == "new":
+        return _never_begun(status, job)
+    return status
+
+
+def waiting(status: RunStatus, job: Job, worker: Worker) -> bool:
+    """Whether a run's ticket is still to be used.
+
+    A ticket is used up by a worker with a pid, or by one that has spoken though whoever started it could not
+    note its pid any more.
+    """
+    if not job.ticket:
+        return False
+    return worker.ticket != job.ticket or (not worker.pid and not spoken(status, worker))
+
+
+def spoken(status: RunStatus, worker: Worker) -> bool:
+    """Whether the recorded worker has written its first status."""
+    return status.pid_identity != worker.seen
+
+
+def resumable(folder: RunFolder, status: RunStatus) -> bool:
+    """Whether a run ended early and can go on; not when its settings were refused."""
+    return status.state in RESUMABLE and (status.state != "failed" or folder.exists())
+
+
+def _at(status: RunStatus, state: str, message: str, **changes) -> RunStatus:
+    return dataclasses.replace(
+        status, state=state, message=message, error="", eta_seconds=None, stop_reason="", **changes
+    )
+
+
+def _held(folder: RunFolder) -> bool:
+    """Whether some process is at work in the folder."""
+    with contextlib.suppress(FaultError):
+        descriptor = try_lock(folder.path)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+    return False
+
+
+def _after_silence(status: RunStatus, worker: Worker, words: list[str]) -> RunStatus:
+    """Describe a worker that ended before its first status: it refused with words, or it was killed."""
+    refused = worker.exit_code in _REFUSED or (
+        worker.exit_code is None and any(line.startswith("Error: ") for line in words)
+    )
+    said = " ".join(words).removeprefix("Error: ")
+    if refused:
+        return _ended(status, "failed", said or "The worker ended at once and left no message.")
+    return _ended(status, "interrupted", KILLED)
+
+
+def _never_begun(status: RunStatus, job: Job) -> RunStatus:
+    if job.withdrawn:
+        return dataclasses.replace(_ended(status, "stopped", ""), message=WITHDRAWN)
+    return _ended(status, "interrupted", "This run never began. Resume it to queue it again.")
+
+
+def _ended(status: RunStatus, state: str, error: str) -> RunStatus:
+    return dataclasses.replace(status, state=state, error=error, eta_seconds=None)

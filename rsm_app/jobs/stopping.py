@@ -1,0 +1,66 @@
+"""From a request to a certainty: stop file, then SIGTERM, then SIGKILL of the whole tree.
+
+A worker that acts on a request says how long it still needs, and is given that. One that says nothing has the
+grace of ``RSM_STOP_GRACE_SECONDS``. Time is counted on the monotonic clock from when this process first saw
+the request, so neither a set clock nor a restart of the app cuts it short.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rsm_app.jobs.store import Run
+from rsm_app.jobs.workers import kill_tree, terminate
+from trainers.run_folder import RunStatus
+
+TERM_SECONDS = 10.0
+_FINISHING = ("evaluate", "save")
+
+
+@dataclass
+class _Patience:
+    """How long one worker still has."""
+
+    until: float
+    heard: bool = False
+    terminated: bool = False
+
+
+class Escalation:
+    """Follows every stop of one runs directory."""
+
+    def __init__(self, grace: float, term_seconds: float = TERM_SECONDS):
+        """Set the seconds before a SIGTERM and between it and the SIGKILL."""
+        self._grace = grace
+        self._term_seconds = term_seconds
+        self._patience: dict[tuple[int, str], _Patience] = {}
+
+    def follow(self, runs: Iterable[Run]) -> None:
+        """Look at every run that is at work and act on those whose time to stop is over."""
+        present = set()
+        for run in runs:
+            status, worker = run.status(), run.worker()
+            if status.state != "stopping":
+                continue
+            spoke = status.pid_identity not in ("", worker.seen)
+            pid, identity = (status.pid, status.pid_identity) if spoke else (worker.pid, worker.pid_identity)
+            present.add((pid, identity))
+            self._act(pid, identity, status)
+        self._patience = {key: value for key, value in self._patience.items() if key in present}
+
+    def _act(self, pid: int, identity: str, status: RunStatus) -> None:
+        now = time.monotonic()
+        patience = self._patience.setdefault((pid, identity), _Patience(now + self._grace))
+        if not patience.heard and status.phase in _FINISHING:
+            patience.heard = True
+            needed = status.eta_seconds or 0.0
+            patience.until = max(patience.until, now + 2.0 * needed + self._grace)
+        if now < patience.until:
+            return
+        if patience.terminated:
+            kill_tree(pid, identity)
+            return
+        terminate(pid, identity)
+        patience.terminated, patience.until = True, now + self._term_seconds
