@@ -209,8 +209,8 @@ class Supervisor:
         cap = self.limits.owner_queued
         if cap and len(self.index.rows(("queued",), owner=owner, scan=True)) >= cap:
             raise InputError(
-                f"You have {cap:g} runs waiting already, as many as one may have here. Wait until one starts, "
-                "or take one out of the queue."
+                f"You have {cap:g} runs waiting already, as many as one may have here. Wait until one "
+                "starts, or take one out of the queue."
             )
         if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
             raise FaultError(trouble)

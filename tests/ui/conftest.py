@@ -1,13 +1,12 @@
 """One app process, one headless Chromium; every page's console and requests are watched."""
 
-import os
 import re
-import signal
 
 import pytest
 from playwright.sync_api import sync_playwright
 
 from rsm_app.jobs.store import RunStore
+from tests.jobs.small_runs import end_workers
 from tests.ui.server import BROWSER_ARGUMENTS, Server
 
 # A page that is left drops its streams and a poll on its way; Chromium calls these aborted requests.
@@ -22,9 +21,7 @@ def server(tmp_path_factory):
     running = Server(tmp_path_factory.mktemp("app") / "runs").start().wait()
     yield running
     running.stop()
-    for run in RunStore(running.runs).runs():
-        if run.worker().alive:
-            os.kill(run.worker().pid, signal.SIGKILL)
+    end_workers(RunStore(running.runs))
 
 
 @pytest.fixture(scope="module")

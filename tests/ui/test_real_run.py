@@ -89,8 +89,13 @@ def test_a_run_survives_reload_a_second_tab_and_an_app_restart_and_stop_keeps_it
         assert page.locator("#budget input[value='900']").is_checked()
 
         page.locator("#start").click()
-        expect(page.locator("#problems")).to_contain_text(f"Run {run_id} is still at work")
-        expect(page.locator("#problems")).to_contain_text("press Stop")
+        expect_state(page, "queued")
+        expect(page.locator(".rsm-message")).to_contain_text(
+            "Position 1 of 1 in the queue; expected to start"
+        )
+        page.locator("#stop").click()
+        expect_state(page, "stopped")
+        expect(page.locator(".rsm-message")).to_contain_text("before it began")
 
         stranger = browser.new_context().new_page()
         stranger.goto(server.url)
@@ -112,6 +117,14 @@ def test_a_run_survives_reload_a_second_tab_and_an_app_restart_and_stop_keeps_it
             expect_state(tab, "stopped")
             expect_result(tab)
             expect(tab.locator("#stop")).to_be_hidden()
+            expect(tab.locator("#more")).to_be_visible()
+        page.locator("#log-box button").first.click()
+        expect(page.locator("#log textarea")).to_have_value(re.compile("stopped · done"))
+        page.locator("#more").click()
+        expect_state(page, "running")
+        page.locator("#stop").click()
+        expect_state(page, "stopped")
+        for tab in (page, second):
             tab.close()
     finally:
         server.stop()
