@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from collections.abc import Mapping
 
 from trainers.coercion import from_mapping
@@ -71,4 +73,17 @@ def reopen(path: str | os.PathLike, limits: Mapping[str, float] | None = None) -
     if limits:
         atomic_write(folder.config, config.to_json())
     folder.stop_file.unlink(missing_ok=True)
+    _sweep(folder)
     return folder, config
+
+
+def _sweep(folder: RunFolder) -> None:
+    """Remove the half-written files of a killed worker; not those of the app, which may be writing now."""
+    own = (folder.config, folder.status_file, folder.metrics, folder.report)
+    litter = [part for path in own for part in path.parent.glob(f".{path.name}.*")]
+    litter += [part for place in (folder.samples, folder.checkpoints) for part in place.rglob(".*")]
+    for part in litter:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    for staging in folder.path.glob(".adapter-*"):
+        shutil.rmtree(staging, ignore_errors=True)

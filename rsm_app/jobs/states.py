@@ -22,6 +22,11 @@ RESUMABLE = ("interrupted", "failed", "stopped")
 WITHDRAWN = "Taken out of the queue before it began; nothing was trained."
 _WAITING = "Waiting in the queue."
 _STARTING = "Starting the worker."
+_UNSAVED = (
+    "The worker ended with an error that it could not save, most likely because the disk is full. Free some "
+    "space, then resume the run; what was saved is intact."
+)
+_ERROR = "Error: "
 _REFUSED = (1, 2)  # what a worker returns after saying why
 
 
@@ -49,6 +54,8 @@ def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[
         return _after_silence(status, worker, last_words())
     if status.state == "new":
         return _never_begun(status, job)
+    if status.state == "interrupted" and worker.exit_code in _REFUSED and spoken(status, worker):
+        return _ended(status, "failed", _said(last_words()) or _UNSAVED)
     return status
 
 
@@ -92,12 +99,18 @@ def _held(folder: RunFolder) -> bool:
 def _after_silence(status: RunStatus, worker: Worker, words: list[str]) -> RunStatus:
     """Describe a worker that ended before its first status: it refused with words, or it was killed."""
     refused = worker.exit_code in _REFUSED or (
-        worker.exit_code is None and any(line.startswith("Error: ") for line in words)
+        worker.exit_code is None and any(line.startswith(_ERROR) for line in words)
     )
-    said = " ".join(words).removeprefix("Error: ")
     if refused:
-        return _ended(status, "failed", said or "The worker ended at once and left no message.")
+        return _ended(status, "failed", _said(words) or "The worker ended at once and left no message.")
     return _ended(status, "interrupted", KILLED)
+
+
+def _said(words: list[str]) -> str:
+    """Return what a worker printed as its reason to end, or all its last words if it gave none."""
+    usual = max(0, len(words) - 3)
+    last = max((number for number, line in enumerate(words) if line.startswith(_ERROR)), default=usual)
+    return " ".join(words[last:]).removeprefix(_ERROR)
 
 
 def _never_begun(status: RunStatus, job: Job) -> RunStatus:

@@ -84,7 +84,7 @@ class Run:
 
     def status(self) -> RunStatus:
         """Return what the run is doing, reconciled with the processes that exist; see ``states``."""
-        return reconcile(self.folder, self.job(), self.worker(), lambda: self.log_tail(3, words=True))
+        return reconcile(self.folder, self.job(), self.worker(), lambda: self.log_tail(12, words=True))
 
     def resumable(self, status: RunStatus | None = None) -> bool:
         """Whether the run ended early and can go on, from its last checkpoint or from its beginning."""

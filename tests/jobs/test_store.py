@@ -71,7 +71,12 @@ def silent_worker(tmp_path, exit_code, words):
     return run
 
 
-WORDS = 'Loading\nTraceback (most recent call last):\n  File "x.py", line 1, in y\n    z()\nError: no such thing\n'
+WORDS = """Loading
+Traceback (most recent call last):
+  File "x.py", line 1, in y
+    z()
+Error: no such thing
+"""
 
 
 @pytest.mark.parametrize("exit_code", [1, 2, None])
