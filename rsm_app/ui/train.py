@@ -22,10 +22,13 @@ from trainers.models import MODELS
 from trainers.prompts import builtin_sets
 from trainers.rewards import REWARDS
 
+# Until a fresh page knows which run it shows, the remembered one must not overwrite the one in its address.
 _SHOW_RUN = (
-    "(id) => { if (!id) return; const address = new URL(location); address.searchParams.set('run', id); "
+    "(id) => { if (!id) return; const address = new URL(location), asked = address.searchParams.get('run'); "
+    "if (!window.rsmAttached && asked && asked !== id) return; address.searchParams.set('run', id); "
     "history.replaceState(null, '', address); }"
 )
+_ATTACHED = "() => { window.rsmAttached = true; }"
 _TO_RUN = (
     "() => document.getElementById('run-status')?.scrollIntoView({behavior: 'smooth', block: 'nearest'})"
 )
@@ -201,7 +204,9 @@ class _Page:
             form_.model, form_.reward, form_.prompt_source, form_.prompt_set, form_.pasted, form_.budget,
             form_.custom_seconds, form_.seed, *chosen,
         ]  # fmt: skip
-        demo.load(self.attach, run, [run, *restored], **_QUIET).then(**poll)
+        attached = demo.load(self.attach, run, [run, *restored], **_QUIET)
+        attached.then(**poll)
+        attached.then(None, js=_ATTACHED, api_visibility="private")
 
     def poll(self, run_id: str, seen: dict, order: str) -> dict:
         """Bring the run panel up to date; changes nothing on disk."""

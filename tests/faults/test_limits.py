@@ -1,0 +1,157 @@
+"""Workers that do not end, run too long or take too much room; queues and quotas. Real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from rsm_app.jobs import cleaning
+from rsm_app.jobs.index import Index
+from rsm_app.jobs.limits import Limits, read_limits
+from rsm_app.jobs.queue import places, ready
+from rsm_app.jobs.stopping import Escalation
+from rsm_app.jobs.store import RunStore
+from rsm_app.jobs.supervisor import Supervisor
+from rsm_app.jobs.workers import kill_tree
+from tests.faults.many_runs import finished_run, make_finished_runs
+from tests.jobs.small_runs import end_workers, ended, endless_config, small_config, training, wait_for
+from trainers.errors import InputError
+from trainers.processes import process_identity
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSM_DEVICES", "cpu")
+    runs = RunStore(tmp_path / "runs")
+    yield runs
+    end_workers(runs)
+
+
+def supervisor_of(store, **limits):
+    """A supervisor that is moved by the test alone."""
+    return Supervisor(store, Limits(**{"free_mb": 1, **limits}))
+
+
+def test_a_worker_that_ignores_stop_and_sigterm_is_killed_and_says_so(store):
+    supervisor = supervisor_of(store, stop_seconds=0.2)
+    supervisor._escalation = Escalation(0.2, term_seconds=0.2)
+    run = supervisor.submit(endless_config())
+    wait_for(training(run), what="the first update")
+    pid = run.worker().pid
+    os.kill(pid, signal.SIGSTOP)  # from now on it reacts to nothing but SIGKILL
+    supervisor.stop(run.id)
+    assert run.status().state == "stopping", "a frozen worker is not dead"
+
+    def gone():
+        supervisor.tick()
+        return not run.status().live
+
+    wait_for(gone, 60, "the end of the frozen worker")
+    assert run.status().state == "interrupted" and "killed" in run.status().error and run.resumable()
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+_FAMILY = """
+import subprocess, sys, time
+child = "import os, time; os.setsid() if {} else None; time.sleep(600)"
+for apart in (False, True):
+    print(subprocess.Popen([sys.executable, "-c", child.format(apart)]).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_worker_is_killed_with_everything_it_started():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _FAMILY], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
+    wait_for(lambda: os.getsid(children[1].pid) == children[1].pid, 30, "a child in a session of its own")
+    kill_tree(parent.pid, "somebody:else")
+    assert parent.poll() is None, "another process that got the number is left alone"
+    kill_tree(parent.pid, process_identity(parent.pid))
+    assert parent.wait(30) == -signal.SIGKILL
+    for child in children:
+        wait_for(
+            lambda child=child: not child.is_running() or child.status() == "zombie", 30, "a child's end"
+        )
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [({"run_seconds": 1}, "A run may take 1 seconds"), ({"free_mb": 1e12}, "MB left")]
+)
+def test_a_run_that_takes_too_much_is_stopped_with_the_reason_and_keeps_its_results(store, limit, reason):
+    run = supervisor_of(store).submit(endless_config())
+    wait_for(training(run), what="the first update")
+    supervisor_of(store, **limit).tick()
+    wait_for(ended(run), what="the stop")
+    status = run.status()
+    assert status.state == "stopped" and reason in status.stop_reason
+    assert run.folder.read_report()["updates"] >= 1 and run.folder.adapter.is_dir()
+
+
+def test_each_owner_has_a_share_of_the_queue(store):
+    finished_run(store, 0)
+    supervisor = supervisor_of(store, owner_queued=2, run_seconds=1000)
+    with pytest.raises(InputError, match="may take 1000 seconds"):
+        supervisor.submit(small_config(budget_seconds=1001))
+    with pytest.raises(InputError, match="asks for cuda:7"):
+        supervisor.submit(small_config(device="cuda:7"))
+    blocker = supervisor.submit(endless_config(budget_seconds=1000), owner="ann")
+    for _ in range(2):
+        supervisor.submit(small_config(), owner="ann")
+    with pytest.raises(InputError, match="2 runs waiting already"):
+        supervisor.submit(small_config(), owner="ann")
+    assert supervisor.submit(small_config(), owner="bob").status().state == "queued"
+    assert len(supervisor.index.queue()) == 3 and blocker.status().state == "running"
+
+
+def test_devices_are_shared_first_come_first_served(store):
+    """Rows of an index without workers: which run may start where is a matter of the rows alone."""
+    runs = make_finished_runs(store, 5)
+    asked = ["auto", "auto", "cpu", "cuda:1", "auto"]
+    for number, (run, device) in enumerate(zip(runs, asked, strict=True), 1):
+        run.folder.status_file.unlink()
+        run.folder.config.write_text(small_config(device=device, budget_seconds=100).to_json())
+        run.change_job(owner="ann" if number < 5 else "bob", ticket=number)
+    waiting = Index(store).queue()
+    assert [row.ticket for row in waiting] == [1, 2, 3, 4, 5]
+    machine = ("cuda:0", "cuda:1", "cpu")
+
+    def chosen(devices, cap=0):
+        return [(row.ticket, device) for row, device in ready(waiting, [], devices, cap)]
+
+    assert chosen(machine) == [(1, "cuda:0"), (2, "cuda:1"), (3, "cpu")]
+    assert chosen(("cpu",)) == [(1, "cpu")]
+    assert chosen(machine, cap=1) == [(1, "cuda:0"), (5, "cuda:1")]
+    found = places(waiting, [], ("cuda:0", "cpu"))
+    by_ticket = {row.ticket: found[row.id] for row in waiting}
+    assert [by_ticket[n].seconds for n in (1, 2, 3, 4, 5)] == [0.0, 100.0, 0.0, None, 200.0]
+
+
+def test_the_quota_takes_the_oldest_and_spares_what_waits_works_or_is_pinned(store):
+    runs = make_finished_runs(store, 6)
+    for number, run in enumerate(runs, 1):
+        (run.path / "weights").write_bytes(b"x" * 2**20)
+        run.change_job(ticket=number)
+    runs[0].change_job(pinned=True)
+    runs[1].folder.status_file.unlink()  # waits
+    runs[2].job_file.unlink()  # made in a shell, not by the app
+    index = Index(store)
+    with store.lock():
+        assert cleaning.enforce_quota(store, index, 0) == []
+        assert cleaning.enforce_quota(store, index, 4.5) == [runs[3].id, runs[4].id]
+        assert cleaning.enforce_quota(store, index, 0.001) == [runs[5].id]
+    assert sorted(run.id for run in store.runs()) == [run.id for run in runs[:3]]
+    assert {row.id for row in index.rows()} == {run.id for run in runs[:3]}
+    assert not [path for path in store.root.iterdir() if "trash" in path.name]
+
+
+def test_limits_come_from_the_environment_and_wrong_ones_are_reported_together():
+    limits = read_limits({"RSM_MAX_RUN_SECONDS": "60", "RSM_DISK_QUOTA_MB": " 1e3 ", "RSM_MIN_FREE_MB": ""})
+    assert (limits.run_seconds, limits.disk_mb, limits.free_mb) == (60, 1000, Limits().free_mb)
+    with pytest.raises(InputError) as refusal:
+        read_limits({"RSM_MAX_RUN_SECONDS": "soon", "RSM_MAX_QUEUED_PER_OWNER": "-1"})
+    assert len(refusal.value.problems) == 2 and "'soon'" in str(refusal.value)
