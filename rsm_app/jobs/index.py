@@ -179,9 +179,13 @@ class Index:
             changed = None
         known = dict(self._database.execute("SELECT id, stamp FROM runs"))
         moving = self._database.execute(
-            f"SELECT id FROM runs WHERE state NOT IN ({', '.join('?' * len(ENDED))})", ENDED
+            f"SELECT id, state FROM runs WHERE state NOT IN ({', '.join('?' * len(ENDED))})", ENDED
         )
-        stale = {name for (name,) in moving}
+        stale = {  # what waits has no process that could vanish, so its files say all
+            name
+            for name, state in moving
+            if state != "queued" or known[name] != _stamp(self._store.root / name)
+        }
         if scan or changed != self._changed or time.monotonic() - self._scanned > _RESCAN_SECONDS:
             present = self._store.names()
             stale |= {name for name in present if known.get(name) != _stamp(self._store.root / name)}

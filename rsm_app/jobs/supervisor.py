@@ -58,7 +58,8 @@ class Supervisor:
         self.trouble = ""
         self._devices = devices()
         self._escalation = Escalation(self.limits.stop_seconds)
-        self._cleaned = -math.inf
+        self._cleaned = self._placed = -math.inf
+        self._places: dict[str, Place] = {}
         self._closed = threading.Event()
         self._moving = threading.Lock()
 
@@ -104,7 +105,7 @@ class Supervisor:
         except StudioError:
             shutil.rmtree(run.path, ignore_errors=True)
             raise
-        self.index.note(run)
+        self._note(run)
         return run
 
     def resume(self, run_id: str) -> Run:
@@ -162,7 +163,7 @@ class Supervisor:
             withdrawn=False,
             limits=limits,
         )
-        self.index.note(run)
+        self._note(run)
 
     def stop(self, run_id: str, reason: str = "") -> Run:
         """Take a waiting run out of the queue, or ask a worker to evaluate, save and end.
@@ -180,7 +181,7 @@ class Supervisor:
                 self._ask_to_stop(run, reason)
             else:
                 raise InputError("This run is not at work any more, so there is nothing to stop.")
-            self.index.note(run)
+            self._note(run)
         return run
 
     def pin(self, run_id: str, pinned: bool = True) -> Run:
@@ -188,8 +189,12 @@ class Supervisor:
         with self.store.lock():
             run = self._existing(run_id)
             run.change_job(pinned=pinned)
-            self.index.note(run)
+            self._note(run)
         return run
+
+    def _note(self, run: Run) -> None:
+        self.index.note(run)
+        self._placed = -math.inf
 
     def _existing(self, run_id: str) -> Run:
         run = self.store.run(run_id)
@@ -218,8 +223,11 @@ class Supervisor:
     # -- reading -------------------------------------------------------------------------------------
 
     def place(self, run_id: str) -> Place | None:
-        """Return where a waiting run stands in the queue; None when it does not wait."""
-        return places(self.index.queue(), self.index.rows(LIVE), self._devices).get(run_id)
+        """Return where a waiting run stands, as of at most half a second ago; None if it does not wait."""
+        if time.monotonic() - self._placed > _TICK_SECONDS:
+            self._placed = time.monotonic()
+            self._places = places(self.index.queue(), self.index.rows(LIVE), self._devices)
+        return self._places.get(run_id)
 
     def present(self) -> Run | None:
         """Return the run to show when none is named: the latest at work, else the next in the queue."""
@@ -271,7 +279,7 @@ class Supervisor:
             if run is not None and not _taken(run):
                 asked = str(run.settings().get("device", "auto"))
                 launch(run, row.ticket, device, visibility(asked, device))
-                self.index.note(run)
+                self._note(run)
         return ""
 
     def _watch(self, live: list[Row]) -> None:

@@ -12,6 +12,7 @@ from rsm_app.jobs import cleaning
 from rsm_app.jobs.index import Index
 from rsm_app.jobs.limits import Limits, read_limits
 from rsm_app.jobs.queue import places, ready
+from rsm_app.jobs.records import Worker
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
@@ -99,7 +100,7 @@ def test_each_owner_has_a_share_of_the_queue(store):
         supervisor.submit(small_config(budget_seconds=1001))
     with pytest.raises(InputError, match="asks for cuda:7"):
         supervisor.submit(small_config(device="cuda:7"))
-    blocker = supervisor.submit(endless_config(budget_seconds=1000), owner="ann")
+    blocker = supervisor.submit(small_config(max_updates=0, budget_seconds=1000), owner="ann")
     for _ in range(2):
         supervisor.submit(small_config(), owner="ann")
     with pytest.raises(InputError, match="2 runs waiting already"):
@@ -136,8 +137,9 @@ def test_the_quota_takes_the_oldest_and_spares_what_waits_works_or_is_pinned(sto
     for number, run in enumerate(runs, 1):
         (run.path / "weights").write_bytes(b"x" * 2**20)
         run.change_job(ticket=number)
+        run.write_worker(Worker(ticket=number, seen="another", pid=2**22 + 1))
     runs[0].change_job(pinned=True)
-    runs[1].folder.status_file.unlink()  # waits
+    runs[1].change_job(ticket=7)  # waits again
     runs[2].job_file.unlink()  # made in a shell, not by the app
     index = Index(store)
     with store.lock():

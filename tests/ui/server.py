@@ -40,13 +40,21 @@ def find_chromium() -> str | None:
 class Server:
     """``python app.py`` on a runs directory of its own, or another program that serves a page."""
 
-    def __init__(self, runs: Path, port: int | None = None, program: tuple[str, ...] = ("app.py",)):
+    def __init__(
+        self,
+        runs: Path,
+        port: int | None = None,
+        program: tuple[str, ...] = ("app.py",),
+        environment: dict[str, str] | None = None,
+    ):
         self.runs, self.port, self.program = Path(runs), port or free_port(), program
+        self.environment = environment or {}
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
     def start(self) -> "Server":
-        environment = {**os.environ, "RSM_RUNS_DIR": str(self.runs), "GRADIO_SERVER_PORT": str(self.port)}
+        own = {"RSM_RUNS_DIR": str(self.runs), "GRADIO_SERVER_PORT": str(self.port)}
+        environment = {**os.environ, **own, **self.environment}
         self.runs.mkdir(parents=True, exist_ok=True)
         with open(self.runs.parent / f"server-{self.port}.txt", "ab") as log:
             self.process = subprocess.Popen(
