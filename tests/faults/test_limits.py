@@ -1,5 +1,6 @@
 """Workers that do not end, run too long or take too much room; queues and quotas. Real processes."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -157,3 +158,9 @@ def test_limits_come_from_the_environment_and_wrong_ones_are_reported_together()
     with pytest.raises(InputError) as refusal:
         read_limits({"RSM_MAX_RUN_SECONDS": "soon", "RSM_MAX_QUEUED_PER_OWNER": "-1"})
     assert len(refusal.value.problems) == 2 and "'soon'" in str(refusal.value)
+
+
+def test_every_limit_is_in_the_readme_with_its_default(repository):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    for field in dataclasses.fields(Limits):
+        assert f"| `{field.metadata['variable']}` | {field.default:g} |" in readme
