@@ -8,7 +8,6 @@ is evaluated afterwards is the shipped file and nothing else.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from trainers.errors import FaultError
 from trainers.models import ModelSpec
 from trainers.models.base import PipelineModel, load_model
 from trainers.policy import ADAPTER, Policy
-from trainers.run_folder import write_fault
+from trainers.run_folder import atomic_write, write_fault
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -38,8 +37,7 @@ def save_adapter(policy: Policy, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as staging:
             type(model.pipe).save_lora_weights(staging, safe_serialization=True, **arguments)
             for file in Path(staging).iterdir():
-                file.write_bytes(_canonical(file.read_bytes()))
-                os.replace(file, folder / file.name)
+                atomic_write(folder / file.name, _canonical(file.read_bytes()))
     except OSError as error:
         raise write_fault(folder / WEIGHTS, error) from error
 

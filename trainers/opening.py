@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Mapping
 
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
+from trainers.processes import process_age
 from trainers.run_folder import RunFolder, atomic_write
 
 
@@ -72,9 +74,17 @@ def reopen(path: str | os.PathLike, limits: Mapping[str, float] | None = None) -
     config = from_mapping(values | dict(limits or {}))
     if limits:
         atomic_write(folder.config, config.to_json())
-    folder.stop_file.unlink(missing_ok=True)
+    _forget_old_stop(folder)
     _sweep(folder)
     return folder, config
+
+
+def _forget_old_stop(folder: RunFolder) -> None:
+    """Remove a request that an earlier worker did not live to obey, but none meant for this process."""
+    began = time.time() - process_age()
+    with contextlib.suppress(OSError):
+        if folder.stop_file.stat().st_mtime < began:
+            folder.stop_file.unlink()
 
 
 def _sweep(folder: RunFolder) -> None:

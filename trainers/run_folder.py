@@ -166,11 +166,22 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        sync(path.parent)  # else the new name may be lost with the power
     except OSError as error:
         with contextlib.suppress(OSError):
             if temporary:
                 os.unlink(temporary)
         raise write_fault(path, error) from error
+
+
+def sync(path: Path) -> None:
+    """Let what was written to a file or a folder reach the disk, as far as the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, record: dict) -> None:

@@ -38,6 +38,7 @@ from trainers.run_folder import (
     RunStatus,
     append_line,
     read_json,
+    sync,
     write_json,
     write_lines,
 )
@@ -250,6 +251,7 @@ class Session:
             raise
 
     def _save_checkpoint(self, trainer: Trainer) -> None:
+        sync(self.folder.metrics)  # a checkpoint never knows of updates whose lines could still be lost
         save_checkpoint(self.folder, trainer.checkpoint(self.used_seconds, self._baseline_seconds))
 
     def _training_done(self, trainer: Trainer) -> bool:
