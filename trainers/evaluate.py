@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainers.config import RunConfig
 from trainers.core.schedule import Schedule
@@ -20,12 +21,14 @@ from trainers.core.transition import mean as step_mean
 from trainers.errors import InputError
 from trainers.models import MODELS
 from trainers.models.base import PipelineModel
-from trainers.parallel import iterate_chunks
+from trainers.parallel import iterate_chunks, map_chunks
 from trainers.rewards import REWARDS, Mixture, Part, load_reward
 from trainers.samplers.kernels import ode
 
 SEED_STRIDE = 1_000_003
 DRIFT_PROMPTS = 32
+SCORED_TOGETHER = 32
+THUMBNAIL = 64
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Scores:
     Attributes:
         reward: (N,) the optimised reward.
         others: Name → (N,) rewards that were not optimised.
-        diversity: Mean pairwise feature distance between pictures of one prompt.
+        diversity: Mean pairwise distance between pictures of one prompt.
         pictures: (N, 3, H, W) uint8.
     """
 
@@ -92,22 +95,27 @@ class Scorer:
     Attributes:
         reward: The optimised reward.
         others: Rewards that were not optimised.
-        features: (N, 3, H, W) pictures → (N, D) unit-length features, for diversity.
+        device: Where they compute.
     """
 
     reward: Mixture
     others: Mixture
-    features: Callable[[Tensor], Tensor]
+    device: torch.device
 
-    @torch.no_grad()
     def score(self, pictures: Tensor, items: Sequence[Item]) -> Scores:
         """Score (N, 3, H, W) uint8 pictures."""
         prompts = [item.prompt for item in items]
-        images = pictures.float() / 255
-        values = self.reward(images, prompts).float().cpu()
-        rest = {name: value.float().cpu() for name, value in self.others.components(images, prompts).items()}
-        spread = diversity(self.features(images).float().cpu(), prompts)
-        return Scores(values, rest, spread, pictures)
+
+        def run(chunk: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            images, words = pictures[chunk].float() / 255, prompts[chunk]
+            others = self.others.components(images, words)
+            return self.reward(images, words).float().cpu(), {n: v.float().cpu() for n, v in others.items()}
+
+        chunks = [slice(start, start + SCORED_TOGETHER) for start in range(0, len(prompts), SCORED_TOGETHER)]
+        parts = map_chunks(run, chunks, self.device)
+        others = {name: torch.cat([rest[name] for _, rest in parts]) for name in parts[0][1]}
+        values = torch.cat([value for value, _ in parts])
+        return Scores(values, others, diversity(pictures, prompts), pictures)
 
 
 def load_scorer(config: RunConfig, prompts: Sequence[str], device: str) -> Scorer:
@@ -127,8 +135,7 @@ def load_scorer(config: RunConfig, prompts: Sequence[str], device: str) -> Score
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
     others = asked or _usual_others(config, reward, prompts, device)
-    features = load_reward("tiny_clip", device).parts[0].reward.features
-    return Scorer(reward, Mixture(others), features)
+    return Scorer(reward, Mixture(others), torch.device(device))
 
 
 def _usual_others(config: RunConfig, reward: Mixture, prompts: Sequence[str], device: str) -> list[Part]:
@@ -144,21 +151,32 @@ def _usual_others(config: RunConfig, reward: Mixture, prompts: Sequence[str], de
     return fitting
 
 
-def diversity(features: Tensor, prompts: Sequence[str]) -> float:
-    """Return the mean pairwise cosine distance between pictures of the same prompt, over prompts.
+def diversity(pictures: Tensor, prompts: Sequence[str]) -> float:
+    """Return the mean root-mean-square distance between pictures of the same prompt, over prompts.
+
+    Pixels and not the features of a CLIP are compared: those are trained to tell captions apart, so they come
+    together when pictures come to show what they should, however different these are (docs/LOG.md).
 
     Args:
-        features: (N, D) unit-length features.
+        pictures: (N, 3, H, W) uint8; compared in [0, 1] with at most ``THUMBNAIL`` pixels a side.
         prompts: The N prompts.
     """
     distances = []
     for members in _groups(prompts).values():
         if len(members) < 2:
             continue
-        similarity = features[members] @ features[members].T
-        count = len(members)
-        distances.append(1.0 - (similarity.sum() - similarity.trace()) / (count * (count - 1)))
+        rows = _thumbnails(pictures[members]).flatten(1)
+        exact = "donot_use_mm_for_euclid_dist"  # equal pictures are at 0, not near it
+        distance = torch.cdist(rows, rows, compute_mode=exact) / rows.shape[1] ** 0.5
+        distances.append(distance.sum() / (len(members) * (len(members) - 1)))
     return float(torch.stack(distances).mean()) if distances else 0.0
+
+
+def _thumbnails(pictures: Tensor) -> Tensor:
+    images = pictures.float() / 255
+    if max(images.shape[-2:]) <= THUMBNAIL:
+        return images
+    return functional.interpolate(images, (THUMBNAIL, THUMBNAIL), mode="area")
 
 
 def _groups(prompts: Sequence[str]) -> dict[str, list[int]]:

@@ -22,13 +22,12 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-flow", "rsm_zeroth_order_flow"): {
         "branches": (0, 16),
         "anchor_fraction": 0.25,
-        "kl_weight": 0.12,
+        "kl_weight": 0.05,
     },
     ("tiny-flow", "rsm_first_order_flow"): {
         "prompts_per_update": 32,
         "reward_scale": 15.0,
         "gradient_quantile": 0.5,
-        "eval_samples_per_prompt": 3,
     },
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
         "branches": (6, 0, 6),

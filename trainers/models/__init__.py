@@ -50,7 +50,15 @@ MODELS: Registry[ModelSpec] = Registry(
             location="tiny-flow",
             lora_targets=_ATTENTION_8 + _FEED_FORWARD,
             others=_SHAPES_OTHERS,
-            defaults=MappingProxyType({"rollout_steps": 6, "kl_weight": 0.02, "eval_prompts": 160}),
+            defaults=MappingProxyType(
+                {
+                    "rollout_steps": 6,
+                    "kl_weight": 0.02,
+                    "eval_prompts": 160,
+                    "eval_samples_per_prompt": 4,
+                    "micro_batch": 64,
+                }
+            ),
         ),
         ModelSpec(
             name="tiny-diffusion",
@@ -68,6 +76,8 @@ MODELS: Registry[ModelSpec] = Registry(
                     "clip_range": 1e-4,
                     "kl_weight": 0.02,
                     "eval_prompts": 160,
+                    "eval_samples_per_prompt": 4,
+                    "micro_batch": 64,
                 }
             ),
         ),
