@@ -6,8 +6,10 @@ import pytest
 
 from trainers.cli import main
 from trainers.comparison import races, run_races
-from trainers.comparison_report import save_figure, tables
+from trainers.comparison_report import findings, save_figure, tables
+from trainers.method_docs import methods_page
 from trainers.methods import fitting_methods
+from trainers.run_folder import append_line
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,42 @@ def test_wrong_input_is_told_together_before_anything_loads(capsys, tmp_path):
     for part in ("'--seeds' must be at least 1", "'--plot' must end in", "'vgg_flow' reads reward gradients"):
         assert part in said
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def record_of(method, *gains, error=""):
+    """Records of one row, a seed for each gain."""
+    line = {"others": {}, "diversity": 1.0, "drift": 0.1, "updates": 3, "seconds": 5.0}
+    shared = {"model": "tiny-flow", "reward": "tiny_clip", "seconds": 5.0, "evaluations": 9, "pictures": 8}
+    return [
+        shared
+        | {"estimator": method, "seed": seed, "error": error, "by_evaluations": None}
+        | {"by_seconds": line | {"paired": {"mean_gain": gain, "z": 1.0}}}
+        for seed, gain in enumerate(gains)
+    ]
+
+
+def test_findings_name_what_broke_what_got_worse_what_stood_still_and_the_ratio_to_grpo():
+    records = record_of("grpo", 0.010, 0.012, 0.008) + record_of("awm", 0.04, 0.041, 0.039)
+    records += record_of("ppo", 0.01, -0.01, 0.001) + record_of("ram", -0.02, -0.021, -0.022)
+    records += record_of("diffusion_nft", 0.01, 0.012, 0.011, error="It broke.")
+    told = findings(records)
+    assert "`diffusion_nft` broke on at least one seed." in told
+    assert "`ram` made the reward worse." in told
+    assert "`ppo` did not move the reward" in told
+    assert "`awm` gained most in equal seconds, +0.0400; `grpo` gained +0.0100, 4.0 times less." in told
+
+
+def test_no_ratio_is_given_where_grpo_gained_nothing_or_the_most():
+    lost = findings(record_of("grpo", -0.01, -0.012) + record_of("awm", 0.04, 0.041))
+    assert "times" not in lost and "`grpo` gained -0.0110." in lost
+    assert "times" not in findings(record_of("grpo", 0.04, 0.041) + record_of("awm", 0.01, 0.011))
+
+
+def test_the_methods_page_shows_the_records(tmp_path):
+    records = tmp_path / "comparison.jsonl"
+    for record in record_of("grpo", 0.01, 0.011) + record_of("awm", 0.04, 0.041):
+        append_line(records, record)
+    page = methods_page(records)
+    assert "### tiny-flow on tiny_clip: 5 s or 9 network evaluations, 2 seeds" in page
+    assert "`awm` gained most" in page
+    assert "Compared on pictures" not in methods_page(tmp_path / "none.jsonl")

@@ -23,6 +23,50 @@ def tables(records: Sequence[Mapping]) -> str:
     return "\n".join(parts)
 
 
+def findings(records: Sequence[Mapping]) -> str:
+    """Say in words what a comparison of one or more models found, failures first; one list per model."""
+    parts = []
+    for model in dict.fromkeys(record["model"] for record in records):
+        methods = _by_method([record for record in records if record["model"] == model])
+        parts += [f"- {model}: {sentence}" for sentence in _findings(methods)]
+    return "\n".join(parts) + "\n"
+
+
+def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
+    gains = {name: _gains(records, "by_seconds") for name, records in methods.items()}
+    broken = [name for name, records in methods.items() if any(record["error"] for record in records)]
+    worse = [name for name, mine in gains.items() if mine and statistics.fmean(mine) < -2 * _error(mine)]
+    flat = [name for name, mine in gains.items() if mine and abs(statistics.fmean(mine)) <= 2 * _error(mine)]
+    told = []
+    for names, what in (
+        (broken, "broke on at least one seed"),
+        (worse, "made the reward worse"),
+        (flat, "did not move the reward by more than twice the standard error over seeds"),
+    ):
+        if names:
+            told.append(f"{', '.join(f'`{name}`' for name in sorted(names))} {what}.")
+    if gains.get("grpo"):
+        told.append(_against_grpo(gains))
+    return told
+
+
+def _against_grpo(gains: Mapping[str, Sequence[float]]) -> str:
+    usual = statistics.fmean(gains["grpo"])
+    means = {name: statistics.fmean(mine) for name, mine in gains.items() if mine}
+    best = max(means, key=lambda name: means[name])
+    ahead = f"`{best}` gained most in equal seconds, {means[best]:+.4f}; `grpo` gained {usual:+.4f}"
+    return f"{ahead}, {means[best] / usual:.1f} times less." if 0 < usual < means[best] else f"{ahead}."
+
+
+def _gains(records: Sequence[Mapping], line: str) -> list[float]:
+    return [_gain(record[line]) for record in records if record[line]]
+
+
+def _error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean over seeds; 0 for a single one."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
 def _title(records: Sequence[Mapping]) -> str:
     first, seeds = records[0], len({record["seed"] for record in records})
     return (
@@ -68,11 +112,8 @@ def _mean(records: Sequence[Mapping], line: str, value) -> float:
 
 def _spread(records: Sequence[Mapping], line: str) -> str:
     """Return mean gain ± its standard error over seeds."""
-    gains = [_gain(record[line]) for record in records if record[line]]
-    if not gains:
-        return "not reached"
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    return f"{statistics.fmean(gains):+.4f} ± {error:.4f}"
+    gains = _gains(records, line)
+    return f"{statistics.fmean(gains):+.4f} ± {_error(gains):.4f}" if gains else "not reached"
 
 
 def save_figure(records: Sequence[Mapping], path: Path) -> None:
@@ -93,7 +134,7 @@ def save_figure(records: Sequence[Mapping], path: Path) -> None:
 def _bars(axis, methods: Mapping[str, Sequence[Mapping]], line: str, title: str) -> None:
     order = sorted(methods, key=lambda method: _mean(methods[method], line, _gain))
     for place, method in enumerate(order):
-        gains = [_gain(record[line]) for record in methods[method]]
+        gains = _gains(methods[method], line)
         axis.barh(place, statistics.fmean(gains), color="#7aa6d8")
         axis.plot(gains, [place] * len(gains), "k.", ms=4)
     axis.axvline(0.0, color="black", lw=0.8)

@@ -5,9 +5,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from trainers.comparison_report import findings, tables
 from trainers.custom import CHOICES, CUSTOM
 from trainers.method import Method
 from trainers.methods import METHODS
+from trainers.run_folder import read_lines
+
+RECORDS = Path(__file__).resolve().parents[1] / "docs" / "comparison.jsonl"
+_COMPARED = """## Compared on pictures
+
+Every row that fits a tiny model, trained on one thread for equal seconds and for equal network evaluations;
+gain of the reward on held-out pictures, mean ± standard error over seeds. Settings are the tuned ones of
+each row. The records are docs/comparison.jsonl, written by `python -m trainers bench methods`.
+
+![Gain of every method, at equal seconds and at equal network evaluations](images/methods.png)
+"""
 
 _INTRO = """# Methods
 
@@ -75,10 +89,13 @@ _KL = {
 }
 
 
-def methods_page() -> str:
-    """Return the page."""
+def methods_page(records: Path = RECORDS) -> str:
+    """Return the page; ``records`` is the file of the comparison on pictures."""
     named = [method for method in METHODS if method.name != CUSTOM]
     parts = [_INTRO, _overview(named), *map(_section, named), _custom(METHODS.get(CUSTOM))]
+    compared = read_lines(records)
+    if compared:
+        parts += [_COMPARED, tables(compared), "What did not work, and what did:\n", findings(compared)]
     return "\n".join(parts)
 
 

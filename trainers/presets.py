@@ -37,6 +37,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-diffusion", "rsm_first_order_diffusion"): {
         "prompts_per_update": 32,
         "train_fraction": 0.6,
+        "reward_scale": 10.0,
         "gradient_quantile": 0.5,
     },
 }
