@@ -30,7 +30,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "gradient_quantile": 0.5,
     },
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
-        "branches": (6, 0, 6),
+        "branches": (0, 0, 16),
         "anchor_fraction": 0.1,
         "kl_weight": 0.004,
     },
