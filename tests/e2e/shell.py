@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 QUICK = {
     "eval_prompts": 6,
+    "eval_samples_per_prompt": 2,
     "rollout_steps": 4,
     "branches": "3,3",
     "prompts_per_update": 4,

@@ -29,6 +29,7 @@ POLL_MS, GROWTH_MB = 250.0, 50.0
 SETTINGS = {
     "set-max_updates": 1,
     "set-eval_prompts": 4,
+    "set-eval_samples_per_prompt": 2,
     "set-prompts_per_update": 4,
     "set-rollout_steps": 4,
     "set-branches": "2, 2",

@@ -9,6 +9,7 @@ ADAPTER = "adapter/pytorch_lora_weights.safetensors"
 TINY = {
     "prompts_per_update": 2,
     "eval_prompts": 4,
+    "eval_samples_per_prompt": 2,
     "eval_batch": 2,
     "max_updates": 2,
     "budget_seconds": 3600,

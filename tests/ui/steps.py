@@ -6,6 +6,7 @@ expect.set_options(timeout=40_000)
 
 SMALL = {
     "eval_prompts": 8,
+    "eval_samples_per_prompt": 2,
     "prompts_per_update": 4,
     "branches": "2, 2",
     "rollout_steps": 4,
