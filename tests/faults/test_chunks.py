@@ -49,7 +49,7 @@ def test_a_stop_ends_the_chunks_and_a_finished_run_gets_no_more(tmp_path):
     folder = start(tmp_path / "run", tiny_config(max_updates=1))
 
     def stop_in_the_baseline(status):
-        if status.phase == "baseline":
+        if status.phase == "baseline" and status.state == "running":
             folder.request_stop()
 
     assert train_chunk(folder.path, 600.0, stop_in_the_baseline).state == "stopped"
