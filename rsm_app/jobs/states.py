@@ -42,7 +42,10 @@ def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[
     status = folder.status()
     if status.live:
         return status
-    if not spoken(status, worker) and (worker.alive or (worker.ticket and _held(folder))):
+    # Only a worker whose pid could not be noted is known by its lock, which the threads of a process that was
+    # killed keep for a moment longer than it lives.
+    unknown = worker.ticket and not worker.pid
+    if not spoken(status, worker) and (worker.alive or (unknown and _held(folder))):
         state = "stopping" if folder.stop_requested() else "running"
         return _at(status, state, _STARTING, phase="load")
     if waiting(status, job, worker):
