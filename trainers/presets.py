@@ -33,6 +33,8 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "branches": (0, 0, 16),
         "anchor_fraction": 0.1,
         "kl_weight": 0.004,
+        "learning_rate": 7e-4,
+        "eval_samples_per_prompt": 6,  # the base is good, so there is little to gain and much to average
     },
     ("tiny-diffusion", "rsm_first_order_diffusion"): {
         "prompts_per_update": 32,

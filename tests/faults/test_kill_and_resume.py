@@ -98,7 +98,7 @@ def test_random_kills_one_after_another(seed, reference, tmp_path):
         if not (folder / "config.json").exists():
             process = launch(folder, *words(folder))
             continue
-        if read(folder / "status.json").get("state") == "succeeded":
+        if RunFolder(folder).status().state == "succeeded":
             break
         process = launch(folder, "resume", str(folder))
     process.wait(timeout=300)
