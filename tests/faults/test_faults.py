@@ -11,13 +11,11 @@ import torch
 
 from tests.e2e.shell import ROOT, lines, read, settings, trainers
 from tests.faults.breaking_reward import BreaksLater
+from tests.faults.watched_reward import registered
 from trainers.checkpoint import load_latest
 from trainers.errors import FaultError
 from trainers.opening import start
 from trainers.presets import build_config
-from trainers.registry import Spec
-from trainers.rewards import REWARDS
-from trainers.rewards.contract import RewardSpec
 from trainers.run_folder import RunFolder
 from trainers.session import Session
 
@@ -98,22 +96,9 @@ def test_a_damaged_config_is_named(tmp_path):
 @pytest.fixture
 def breaking():
     """Register the reward for one test."""
-    spec = RewardSpec(
-        name="breaking",
-        title="Breaking",
-        summary="Not a number after a while.",
-        target="tests.faults.breaking_reward:load",
-        differentiable=True,
-        low=0.0,
-        high=1.0,
-        unit="-",
-        cost="none",
-        source="this test",
-    )
     BreaksLater.pictures = 0
-    assert isinstance(REWARDS.register(spec), Spec)
-    yield BreaksLater
-    REWARDS._specs.pop("breaking")
+    with registered("breaking", "tests.faults.breaking_reward:load"):
+        yield BreaksLater
 
 
 def test_a_reward_that_turns_nan_stops_the_run_and_keeps_the_last_good_adapter(breaking, tmp_path):

@@ -14,7 +14,7 @@ ESTIMATORS = ("rsm_zeroth_order_flow", "rsm_first_order_flow")
 
 @pytest.fixture(scope="module", autouse=True)
 def watched():
-    with watched_reward.registered():
+    with watched_reward.watched():
         yield
 
 

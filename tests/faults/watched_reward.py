@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from trainers.registry import Spec
 from trainers.rewards import REWARDS
@@ -28,13 +28,13 @@ def load(device: str = "cpu") -> Watched:
 
 
 @contextlib.contextmanager
-def registered():
-    """Have the reward in the table under the name ``watched`` while the body runs."""
+def registered(name: str, target: str) -> Iterator[None]:
+    """Have a reward in the table while the body runs."""
     spec = RewardSpec(
-        name="watched",
-        title="Watched",
-        summary="Brightness that is listened to.",
-        target="tests.faults.watched_reward:load",
+        name=name,
+        title=name.title(),
+        summary="For one test.",
+        target=target,
         differentiable=True,
         low=0.0,
         high=1.0,
@@ -44,9 +44,16 @@ def registered():
     )
     assert isinstance(REWARDS.register(spec), Spec)
     try:
-        yield Watched
+        yield
     finally:
-        REWARDS._specs.pop("watched")
+        REWARDS._specs.pop(name)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[type[Watched]]:
+    """Have the reward ``watched`` in the table while the body runs."""
+    with registered("watched", "tests.faults.watched_reward:load"):
+        yield Watched
 
 
 def watch(after: int, act: Callable[[], None]) -> None:
