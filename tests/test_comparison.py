@@ -6,7 +6,7 @@ import pytest
 
 from trainers.cli import main
 from trainers.comparison import races, run_races
-from trainers.comparison_report import findings, save_figure, tables
+from trainers.comparison_report import fields, findings, save_figure, tables
 from trainers.method_docs import methods_page
 from trainers.methods import fitting_methods
 from trainers.run_folder import append_line
@@ -98,6 +98,16 @@ def test_findings_name_what_broke_what_got_worse_what_stood_still_and_the_ratio_
     assert "`ram` made the reward worse." in told
     assert "`ppo` did not move the reward" in told
     assert "`awm` gained most in equal seconds, +0.0400; `grpo` gained +0.0100, 4.0 times less." in told
+
+
+def test_rewards_are_not_ranked_against_each_other(tmp_path):
+    shapes = [record | {"reward": "shapes"} for record in record_of("awm", 0.5)]
+    records = record_of("grpo", 0.01) + shapes
+    assert [[record["reward"] for record in mine] for mine in fields(records)] == [["tiny_clip"], ["shapes"]]
+    assert "### tiny-flow on shapes: 5 s" in tables(records)
+    assert "times less" not in findings(records)
+    save_figure([record | {"by_evaluations": record["by_seconds"]} for record in records], tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 5_000
 
 
 def test_no_ratio_is_given_where_grpo_gained_nothing_or_the_most():

@@ -1,14 +1,16 @@
 """Methods side by side on pictures: every fitting row, several seeds, equal seconds and equal evaluations.
 
 One race trains one row with one seed until it has used both the seconds and the network evaluations it was
-given, and measures the policy when it crosses either line. Only training counts towards the seconds. All
-races of a model and seed see the same held-out prompts and starting noise, so gains are paired by picture.
+given, and measures the policy when it crosses either line. Only training counts towards the seconds; with
+one CPU thread they are the processor's own, so that races may run side by side. All races of a model and
+seed see the same held-out prompts and starting noise, so gains are paired by picture.
 Every finished race is one line of a JSON-lines file; a command that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,17 +138,20 @@ def run_race(race: Race, threads: int = 0) -> dict:
     )
     before = field.measure(trainer.policy)
     lines: dict[str, dict | None] = {"by_seconds": None, "by_evaluations": None}
-    error = ""
+    error, spent = "", 0.0
+    clock = time.process_time if device == "cpu" and threads == 1 else time.perf_counter
     try:
-        while not all(lines.values()) and trainer.progress.train_seconds < PATIENCE * race.seconds:
+        while not all(lines.values()) and spent < PATIENCE * race.seconds:
+            started = clock()
             trainer.advance()
+            spent += clock() - started
             reached = {
-                "by_seconds": trainer.progress.train_seconds >= race.seconds,
+                "by_seconds": spent >= race.seconds,
                 "by_evaluations": trainer.policy.evaluations >= race.evaluations,
             }
             crossed = [name for name, there in reached.items() if there and lines[name] is None]
             if crossed:
-                lines |= dict.fromkeys(crossed, field.compare(trainer, before))
+                lines |= dict.fromkeys(crossed, field.compare(trainer, before, spent))
     except FaultError as fault:
         error = str(fault)
     return asdict(race) | lines | {"error": error}
@@ -186,8 +191,8 @@ class _Field:
         path = trajectory(network, self.schedule, self.noise[part], ode, 0.0, torch.Generator("cpu"))
         return (self.model.decode(path.final) * 255).round().to(torch.uint8)
 
-    def compare(self, trainer: Trainer, before: ev.Scores) -> dict:
-        """Return the figures of the present policy."""
+    def compare(self, trainer: Trainer, before: ev.Scores, seconds: float) -> dict:
+        """Return the figures of the present policy, trained for some seconds."""
         updates, evaluations = trainer.progress.updates, trainer.policy.evaluations
         after = self.measure(trainer.policy)
         others = {
@@ -199,7 +204,7 @@ class _Field:
         return {
             "updates": updates,
             "evaluations": evaluations,
-            "seconds": trainer.progress.train_seconds,
+            "seconds": seconds,
             "paired": ev.paired(before.reward, after.reward, self.prompts),
             "others": others,
             "diversity": after.diversity / before.diversity if before.diversity > 0 else 1.0,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LINES = {"by_seconds": "equal seconds", "by_evaluations": "equal evaluations"}
+_FIELD = ("model", "reward", "seconds", "evaluations", "pictures")
 _HEAD = (
     "| method | gain, equal seconds | z per seed | shapes | diversity | drift | updates "
     "| gain, equal evaluations | seconds |\n|---|---|---|---|---|---|---|---|---|\n"
@@ -14,22 +15,29 @@ _HEAD = (
 
 
 def tables(records: Sequence[Mapping]) -> str:
-    """Return one table per model, best gain first; see ``trainers.comparison.run_race`` for the records."""
+    """Return one table per field of races, best gain first; see ``trainers.comparison.run_race``."""
     parts = []
-    for model in dict.fromkeys(record["model"] for record in records):
-        mine = [record for record in records if record["model"] == model]
+    for mine in fields(records):
         rows = sorted(_by_method(mine).items(), key=lambda item: -_mean(item[1], "by_seconds", _gain))
         parts.append(f"### {_title(mine)}\n\n{_HEAD}" + "".join(_row(*row) for row in rows))
     return "\n".join(parts)
 
 
 def findings(records: Sequence[Mapping]) -> str:
-    """Say in words what a comparison of one or more models found, failures first; one list per model."""
+    """Say in words what a comparison found, failures first; one list per field of races."""
     parts = []
-    for model in dict.fromkeys(record["model"] for record in records):
-        methods = _by_method([record for record in records if record["model"] == model])
-        parts += [f"- {model}: {sentence}" for sentence in _findings(methods)]
+    for mine in fields(records):
+        name = f"{mine[0]['model']} on {mine[0]['reward']}"
+        parts += [f"- {name}: {sentence}" for sentence in _findings(_by_method(mine))]
     return "\n".join(parts) + "\n"
+
+
+def fields(records: Sequence[Mapping]) -> list[list[Mapping]]:
+    """Return the records that can be compared with each other: one model, reward and pair of limits each."""
+    found: dict[tuple, list[Mapping]] = {}
+    for record in records:
+        found.setdefault(tuple(record[name] for name in _FIELD), []).append(record)
+    return list(found.values())
 
 
 def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
@@ -117,16 +125,17 @@ def _spread(records: Sequence[Mapping], line: str) -> str:
 
 
 def save_figure(records: Sequence[Mapping], path: Path) -> None:
-    """Draw every method's gain against its diversity, one panel per model and line; suffix is the format."""
+    """Draw every method's gain against its diversity, one panel per field and line; suffix is the format."""
     from matplotlib.figure import Figure
 
-    models = list(dict.fromkeys(record["model"] for record in records))
-    figure = Figure(figsize=(11, 4.6 * len(models)), layout="constrained")
-    panels = figure.subplots(len(models), len(LINES), squeeze=False)
-    for row, model in zip(panels, models, strict=True):
+    races = fields(records)
+    figure = Figure(figsize=(11, 4.6 * len(races)), layout="constrained")
+    panels = figure.subplots(len(races), len(LINES), squeeze=False)
+    for row, mine in zip(panels, races, strict=True):
         for axis, (line, title) in zip(row, LINES.items(), strict=True):
-            mine = [record for record in records if record["model"] == model and record[line]]
-            _bars(axis, _by_method(mine), line, f"{model}, {title}")
+            there = [record for record in mine if record[line]]
+            name = f"{mine[0]['model']} on {mine[0]['reward']}, {title}"
+            _bars(axis, _by_method(there), line, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
