@@ -3,8 +3,11 @@
 import re
 
 from trainers.cli import main
+from trainers.custom import CUSTOM
+from trainers.lab.gaps import reasons
 from trainers.method_docs import methods_page
 from trainers.methods import METHODS
+from trainers.run_folder import append_line
 
 
 def test_the_page_is_up_to_date(repository):
@@ -24,6 +27,35 @@ def test_every_row_has_its_section_idea_and_source():
         assert section is not None
         assert method.idea and method.idea in section[1]
         assert method.origin
+
+
+def trained(method, evaluations, share, **changes):
+    """A row of the laboratory's records."""
+    return {
+        "method": method, "family": "flow", "beta": 1.0, "share": share, "floor": 0.06, "reward": 4.0,
+        "kl": 0.5, "evaluations": evaluations, "settings": {}, "error": "",
+    } | changes  # fmt: skip
+
+
+def test_the_laboratory_shows_what_training_takes_away_and_what_the_row_leaves(tmp_path):
+    path = tmp_path / "laboratory.jsonl"
+    rows = [trained("grpo", 3000, 0.2), trained("vgg_flow", 300, 0.98), trained("grpo", 300, 0.5)]
+    rows += [trained("vgg_flow", 3000, 0.9), trained("sqdf", 9, 0.083, beta=3.0, settings={"discount": 1.0})]
+    for row in rows:
+        append_line(path, row)
+    page = methods_page(tmp_path / "none.jsonl", path)
+    order = re.findall(r"^\| `(\w+)` \| 300 \| (\S+) \| 3,000 \| (\S+) ", page, re.MULTILINE)
+    assert order == [("grpo", "0.50", "0.20"), ("vgg_flow", "0.98", "0.90")]
+    assert "| flow | `sqdf` | 3 | discount = 1.0 | 9 | 0.083 | 0.060 |" in page
+    assert "In the laboratory" not in methods_page(tmp_path / "none.jsonl", tmp_path / "none.jsonl")
+
+
+def test_every_row_has_a_reason_for_what_it_leaves():
+    found = {method.name: reasons(method) for method in METHODS if method.name != CUSTOM}
+    assert all(found.values())
+    assert any("fades its guidance by (1 − t)²" in reason for reason in found["vgg_flow"])
+    assert any("denoising error" in reason for reason in found["awm"])
+    assert found["grpo"] == found["reinforce_kl"]
 
 
 def test_extensions_say_so():

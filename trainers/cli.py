@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
+from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
@@ -30,7 +31,6 @@ from trainers.rewards import REWARDS
 from trainers.run_folder import RunFolder, read_json
 from trainers.run_lock import hold
 
-PICTURE_FILES = (".png", ".svg", ".pdf")
 MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 
 
@@ -70,40 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--reward", help="reward or mixture; the run's by default")
     evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
     evaluate.set_defaults(command=_evaluate)
-    _add_lab(commands.add_parser("lab", help="study the estimators on a law that is known exactly"))
-    _add_bench(commands.add_parser("bench", help="measure speed, or compare the methods on pictures"))
+    add_lab(commands.add_parser("lab", help="study the estimators on a law that is known exactly"))
+    add_bench(commands.add_parser("bench", help="measure speed, or compare the methods on pictures"))
     return parser
-
-
-def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_bench)
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--model", help="base model; for methods by default both embedded ones")
-    parser.add_argument("--estimator", help="method (speed), or methods separated by commas")
-    parser.add_argument("--reward", help="reward or mixture; for methods tiny_clip, which every row can use")
-    what = parser.add_argument_group("speed (the default)")
-    parser.add_argument(
-        "what", nargs="?", choices=("speed", "methods"), default="speed", help="what to measure"
-    )
-    what.add_argument("--updates", type=int, default=5, help="rollouts to time")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting")
-    methods = parser.add_argument_group("methods")
-    methods.add_argument("--seeds", type=int, default=3, help="seeds of every row")
-    methods.add_argument("--seconds", type=float, default=60.0, help="training seconds of every row")
-    methods.add_argument("--evaluations", type=int, default=60_000, help="network evaluations of every row")
-    methods.add_argument("--pictures", type=int, default=256, help="held-out pictures")
-    methods.add_argument("--threads", type=int, default=0, help="CPU threads; 0 uses one per core")
-    methods.add_argument("--out", type=Path, default=Path("runs/comparison.jsonl"), help="one race a line")
-    methods.add_argument("--plot", type=Path, metavar="FILE", help="draw the comparison into a picture file")
-
-
-def _add_lab(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", choices=("flow", "diffusion"), help="only one model family")
-    parser.add_argument("--evaluations", type=int, help="network evaluations of each training")
-    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the study into a picture file")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.set_defaults(command=_lab)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -235,90 +204,6 @@ def _evaluate(options) -> int:
 
     print(json.dumps(reevaluate(options.run, options.prompts, options.reward, options.samples), indent=2))
     return 0
-
-
-def _lab(options) -> int:
-    if options.evaluations is not None and options.evaluations < 1:
-        raise InputError(f"'--evaluations' must be at least 1, not {options.evaluations}.")
-    if options.plot and options.plot.suffix.lower() not in PICTURE_FILES:
-        raise InputError(f"'--plot' must end in .png, .svg or .pdf, not '{options.plot.name}'.")
-    from trainers.lab.report import as_text
-    from trainers.lab.study import EVALUATIONS, FAMILIES, run_study
-
-    families = (options.family,) if options.family else FAMILIES
-    study = run_study(
-        families,
-        options.evaluations or EVALUATIONS,
-        options.seed,
-        lambda text: print(text, file=sys.stderr, flush=True),
-    )
-    if options.plot:
-        from trainers.lab.plots import save_figure
-
-        save_figure(study, options.plot)
-    print(json.dumps(study, indent=2) if options.json else as_text(study))
-    return 0
-
-
-def _bench(options) -> int:
-    if options.what == "methods":
-        return _bench_methods(options)
-    from trainers.bench import bench, table
-
-    spec = MODELS.get(options.model or RunConfig.model)
-    estimator = options.estimator or next(
-        m.name for m in METHODS if spec.family in m.families and m.order == "zeroth"
-    )
-    reward = options.reward or RunConfig.reward
-    config = build_config(spec.name, estimator, reward, parse_assignments(options.set))
-    result = bench(config, max(1, options.updates))
-    print(json.dumps(result, indent=2) if options.json else table(result))
-    return 0
-
-
-def _bench_methods(options) -> int:
-    models = [MODELS.get(options.model).name] if options.model else MODELS.names()
-    estimators = [METHODS.get(name.strip()).name for name in (options.estimator or "").split(",") if name]
-    reward = options.reward or "tiny_clip"
-    _check_race(options, models, estimators, reward)
-    from trainers.comparison import races, run_races
-    from trainers.comparison_report import save_figure, tables
-
-    wanted = races(
-        models,
-        reward,
-        estimators,
-        options.seeds,
-        options.seconds,
-        options.evaluations,
-        options.pictures,
-    )
-    records = run_races(
-        wanted, options.out, options.threads, lambda text: print(text, file=sys.stderr, flush=True)
-    )
-    if options.plot:
-        save_figure(records, options.plot)
-    print(json.dumps(records, indent=2) if options.json else tables(records))
-    return 0
-
-
-def _check_race(options, models, estimators, reward: str) -> None:
-    """Refuse what no race could use, all problems together."""
-    found = [
-        f"'--{name}' must be at least {least}, not {getattr(options, name)}."
-        for name, least in (("seeds", 1), ("seconds", 1), ("evaluations", 1), ("pictures", 4))
-        if not getattr(options, name) >= least
-    ]
-    if options.plot and options.plot.suffix.lower() not in PICTURE_FILES:
-        found.append(f"'--plot' must end in .png, .svg or .pdf, not '{options.plot.name}'.")
-    for model in models:
-        for estimator in estimators:
-            try:
-                build_config(model, estimator, reward, {})
-            except InputError as error:
-                found += error.problems
-    if found:
-        raise InputError(*dict.fromkeys(found))
 
 
 def command_for(config: RunConfig, out: str) -> str:

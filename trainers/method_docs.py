@@ -9,11 +9,13 @@ from pathlib import Path
 
 from trainers.comparison_report import findings, tables
 from trainers.custom import CHOICES, CUSTOM
+from trainers.lab.gaps import section
 from trainers.method import Method
 from trainers.methods import METHODS
 from trainers.run_folder import read_lines
 
-RECORDS = Path(__file__).resolve().parents[1] / "docs" / "comparison.jsonl"
+_DOCS = Path(__file__).resolve().parents[1] / "docs"
+RECORDS, LABORATORY = _DOCS / "comparison.jsonl", _DOCS / "laboratory.jsonl"
 _COMPARED = """## Compared on pictures
 
 Every row that fits a tiny model, trained on one thread for equal seconds and for equal network evaluations;
@@ -89,13 +91,16 @@ _KL = {
 }
 
 
-def methods_page(records: Path = RECORDS) -> str:
-    """Return the page; ``records`` is the file of the comparison on pictures."""
+def methods_page(records: Path = RECORDS, laboratory: Path = LABORATORY) -> str:
+    """Return the page; the files hold the comparison on pictures and the laboratory's trainings."""
     named = [method for method in METHODS if method.name != CUSTOM]
     parts = [_INTRO, _overview(named), *map(_section, named), _custom(METHODS.get(CUSTOM))]
     compared = read_lines(records)
     if compared:
         parts += [_COMPARED, tables(compared), "What did not work, and what did:\n", findings(compared)]
+    trained = read_lines(laboratory)
+    if trained:
+        parts.append(section(trained))
     return "\n".join(parts)
 
 

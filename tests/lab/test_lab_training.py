@@ -8,19 +8,11 @@ import torch
 
 from trainers.cli import main
 from trainers.lab.estimate import Problem
+from trainers.lab.judging import SAMPLES, judge, law_samples, path_kl, sliced_distance
 from trainers.lab.mixture import reference_mixture, reference_reward
 from trainers.lab.report import as_text
 from trainers.lab.study import rows_of, run_study, schedule_of, study_influence
-from trainers.lab.training import (
-    SAMPLES,
-    STEPS,
-    judge,
-    lab_config,
-    lab_trainer,
-    law_samples,
-    path_kl,
-    sliced_distance,
-)
+from trainers.lab.training import STEPS, lab_config, lab_trainer, train_row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ("flow", "diffusion")
@@ -46,6 +38,21 @@ def test_every_row_trains_on_the_mixture(family, method):
     assert outcome.kl > 0.0
     assert outcome.updates == 2
     assert outcome.evaluations > 0
+
+
+def test_a_run_is_judged_by_its_own_beta_and_steps():
+    config = lab_config("grpo", "flow", beta=4.0, group_size=16, rollout_steps=10)
+    outcome = train_row(config, "flow", 1, beta=4.0)
+    assert (config.kl_weight, config.reward_scale, outcome.beta) == (4.0, 0.25, 4.0)
+    assert (outcome.updates, outcome.evaluations >= 16 * 10) == (1, True)
+    reached = outcome.distance / outcome.share  # the reference's distance, a quarter of the tilt away
+    trainer = lab_trainer(lab_config("grpo", "flow", rollout_steps=10), "flow")
+    assert reached < 0.5 * judge("grpo", trainer, "flow", 0.0).distance
+
+
+def test_beta_is_in_the_row_or_in_the_scale_of_the_gradient_but_not_in_both():
+    assert lab_config("sqdf", "flow", beta=2.0).reward_scale == 1.0
+    assert lab_config("vgg_flow", "flow", beta=2.0).reward_scale == 0.5
 
 
 def test_the_base_of_the_policy_never_moves():
@@ -102,7 +109,16 @@ def test_a_small_study_holds_all_three_parts():
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["--evaluations", "0"], "--evaluations"), (["--plot", "study.txt"], ".png")],
+    [
+        (["--evaluations", "0"], "--evaluations"),
+        (["--plot", "study.txt"], ".png"),
+        (["--estimator", "sqdf", "--plot", "study.png"], "leave '--estimator' out"),
+        (["--estimator", "sqdf", "--beta", "0"], "'--beta' must be between"),
+        (["--estimator", "sqdf", "--set", "rollout_steps=1"], "'rollout_steps' must be between"),
+        (["--family", "flow", "--estimator", "pcpo"], "no place in the laboratory of flow"),
+        (["--estimator", "custom"], "'custom' has no place"),
+        (["--beta", "2"], "name them with '--estimator'"),
+    ],
 )
 def test_wrong_input_is_refused_before_the_study(arguments, word, capsys):
     assert main(["lab", *arguments]) == 2
@@ -113,3 +129,16 @@ def test_the_study_can_be_drawn(tmp_path):
     picture = tmp_path / "study.png"
     assert main(["lab", "--family", "diffusion", "--evaluations", "1", "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_single_rows_train_with_other_settings(capsys, tmp_path):
+    kept = tmp_path / "rows.jsonl"
+    words = ["--estimator", "grpo, sqdf", "--family", "flow", "--evaluations", "1", "--beta", "3", "--json"]
+    words += ["--out", str(kept)]
+    assert main(["lab", *words, "--set", "group_size=16", "--set", "rollout_steps=10"]) == 0
+    told = capsys.readouterr()
+    rows = json.loads(told.out)
+    assert [(row["method"], row["beta"]) for row in rows] == [("grpo", 3.0), ("sqdf", 3.0)]
+    assert rows[0]["settings"] == {"group_size": 16, "rollout_steps": 10}
+    assert "flow sqdf:" in told.err
+    assert list(map(json.loads, kept.read_text(encoding="utf-8").splitlines())) == rows

@@ -6,6 +6,7 @@ import torch
 from trainers.core.parameterization import predict_clean
 from trainers.core.parameterization import score as score_of
 from trainers.core.transition import mean
+from trainers.lab.judging import sliced_distance
 from trainers.lab.mixture import (
     reference_diffusion,
     reference_flow,
@@ -14,7 +15,7 @@ from trainers.lab.mixture import (
     step_near,
     value_gradient,
 )
-from trainers.lab.training import frontier, sliced_distance
+from trainers.lab.training import frontier
 from trainers.samplers.kernels import ode
 
 LEVELS = [(0.0, 1.0), (0.3, 0.7), (0.8, 0.6), (0.99, 0.14)]

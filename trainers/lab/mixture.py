@@ -37,20 +37,20 @@ class Mixture:
         noise = torch.randn((count, 2), generator=generator, dtype=self.centres.dtype)
         return self.centres[modes] + noise
 
+    def shares(self, points: Tensor, signal: float, noise: float) -> Tensor:
+        """Return P(mode k | x) (…, K) at noisy points (…, 2)."""
+        away = points.unsqueeze(-2) - signal * self.centres
+        return torch.softmax(self.log_weights - away.pow(2).sum(-1) / (2.0 * (signal**2 + noise**2)), -1)
+
     def clean(self, points: Tensor, signal: float, noise: float) -> Tensor:
         """Return E[x0 | x] (…, 2) at noisy points (…, 2)."""
-        variance = signal**2 + noise**2
-        away = points.unsqueeze(-2) - signal * self.centres
-        share = torch.softmax(self.log_weights - away.pow(2).sum(-1) / (2.0 * variance), -1)
-        mean_centre = share @ self.centres
-        return mean_centre + signal / variance * (points - signal * mean_centre)
+        mean_centre = self.shares(points, signal, noise) @ self.centres
+        return mean_centre + signal / (signal**2 + noise**2) * (points - signal * mean_centre)
 
     def score(self, points: Tensor, signal: float, noise: float) -> Tensor:
         """Return ∇ log p of the noised law (…, 2) at points (…, 2)."""
-        variance = signal**2 + noise**2
-        away = signal * self.centres - points.unsqueeze(-2)
-        share = torch.softmax(self.log_weights - away.pow(2).sum(-1) / (2.0 * variance), -1)
-        return (share.unsqueeze(-2) @ away).squeeze(-2) / variance
+        mean_centre = self.shares(points, signal, noise) @ self.centres
+        return (signal * mean_centre - points) / (signal**2 + noise**2)
 
     def output(self, schedule: Schedule, step: int, points: Tensor) -> Tensor:
         """Return what a perfect network says: v = ε − x0 (flow) or ε (diffusion), given x."""

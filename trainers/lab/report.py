@@ -8,7 +8,15 @@ from typing import Any
 
 def as_text(study: Mapping[str, Any]) -> str:
     """Return the study's three parts as aligned tables."""
-    return "\n\n".join((_estimators(study["estimators"]), _training(study), _influence(study["influence"])))
+    exact = next(point for point in study["frontier"] if point["beta"] == 1.0)
+    parts = (
+        _estimators(study["estimators"]),
+        training_table(study["training"]),
+        _influence(study["influence"]),
+    )
+    return "\n\n".join(parts) + (
+        f"\n\nThe exact tilted law of beta 1 has reward {exact['reward']:.2f} and KL {exact['kl']:.2f}."
+    )
 
 
 def _estimators(rows) -> str:
@@ -24,7 +32,8 @@ def _estimators(rows) -> str:
     return "\n".join(lines)
 
 
-def _training(study) -> str:
+def training_table(rows) -> str:
+    """Return trained rows as an aligned table."""
     lines = ["Every row trained at equal network evaluations (share: of the initial distance that is left)"]
     lines.append(
         f"{'family':10}  {'method':28}{'share':>7}{'floor':>7}{'reward':>8}{'KL':>8}{'updates':>9}{'s':>7}"
@@ -32,10 +41,9 @@ def _training(study) -> str:
     lines += [
         f"{row['family']:10}  {row['method']:28}{row['share']:7.2f}{row['floor']:7.2f}{row['reward']:8.2f}"
         f"{row['kl']:8.2f}{row['updates']:9d}{row['seconds']:7.1f}"
-        for row in study["training"]
+        + (f"  {row['error']}" if row["error"] else "")
+        for row in rows
     ]
-    exact = next(point for point in study["frontier"] if point["beta"] == 1.0)
-    lines.append(f"exact tilted law (beta 1): reward {exact['reward']:.2f}, KL {exact['kl']:.2f}")
     return "\n".join(lines)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from trainers.core.schedule import Schedule
 from trainers.custom import CUSTOM
@@ -65,15 +70,45 @@ def study_estimators(
 
 
 def study_training(
-    family: str, evaluations: int = EVALUATIONS, seed: int = 0, say: Progress = lambda text: None
+    family: str,
+    evaluations: int = EVALUATIONS,
+    seed: int = 0,
+    beta: float = 1.0,
+    methods: Sequence[str] = (),
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    workers: int = 1,
+    say: Progress = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """Train every row at equal network evaluations and measure the distance to the tilted law."""
+    """Train rows at equal network evaluations and measure the distance to the tilted law.
+
+    Args:
+        family: ``flow`` or ``diffusion``.
+        evaluations: Network evaluations of each training.
+        seed: Seed of every random draw.
+        beta: KL strength of the law that is aimed at.
+        methods: The rows; all of the family when empty.
+        settings: Fields of the config that differ from the laboratory's.
+        workers: Processes that train side by side; 1 stays in this one.
+        say: Hears one sentence per row.
+    """
+    names = methods or rows_of(family)
+    jobs = [(lab_config(name, family, seed, beta, **settings), family, evaluations, beta) for name in names]
     found = []
-    for name in rows_of(family):
-        outcome = train_row(lab_config(name, family, seed), family, evaluations)
-        say(f"{family} {name}: {outcome.share:.2f} of the initial distance in {outcome.seconds:.1f} s")
-        found.append(outcome.record())
+    for outcome in _side_by_side(train_row, jobs, workers):
+        left = f"{outcome.share:.2f} of the initial distance in {outcome.seconds:.1f} s"
+        say(f"{family} {outcome.method}: {left}")
+        found.append(outcome.record() | {"settings": dict(settings)})
     return found
+
+
+def _side_by_side(function: Callable, jobs: Sequence[tuple], workers: int) -> Iterator:
+    """Yield ``function(*job)`` of every job in order, computed in so many processes of one thread each."""
+    if workers == 1:
+        yield from (function(*job) for job in jobs)
+        return
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, fresh, torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(function, *zip(*jobs, strict=True))
 
 
 def study_influence(family: str) -> list[dict[str, Any]]:
@@ -95,6 +130,7 @@ def run_study(
     families: Sequence[str] = FAMILIES,
     evaluations: int = EVALUATIONS,
     seed: int = 0,
+    workers: int = 1,
     say: Progress = lambda text: None,
 ) -> dict[str, Any]:
     """Run the whole study and return it as JSON-ready data."""
@@ -104,6 +140,6 @@ def run_study(
     for family in families:
         say(f"{family}: estimators")
         result["estimators"] += study_estimators(family, seed=seed)
-        result["training"] += study_training(family, evaluations, seed, say)
+        result["training"] += study_training(family, evaluations, seed, workers=workers, say=say)
         result["influence"] += study_influence(family)
     return result | {"seconds": time.perf_counter() - started}
