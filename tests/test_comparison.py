@@ -93,11 +93,17 @@ def test_findings_name_what_broke_what_got_worse_what_stood_still_and_the_ratio_
     records = record_of("grpo", 0.010, 0.012, 0.008) + record_of("awm", 0.04, 0.041, 0.039)
     records += record_of("ppo", 0.01, -0.01, 0.001) + record_of("ram", -0.02, -0.021, -0.022)
     records += record_of("diffusion_nft", 0.01, 0.012, 0.011, error="It broke.")
+    fooled = record_of("sqdf", 0.3, 0.31)
+    for record in fooled:
+        record["by_seconds"]["others"] = {"shapes": -0.2}
     told = findings(records)
+    assert "cost of `shapes`" not in told
+    assert "`sqdf` raised it at the cost of `shapes`" in findings(records + fooled)
     assert "`diffusion_nft` broke on at least one seed." in told
     assert "`ram` made the reward worse." in told
     assert "`ppo` did not move the reward" in told
-    assert "`awm` gained most in equal seconds, +0.0400; `grpo` gained +0.0100, 4.0 times less." in told
+    assert "`awm` gained most in equal seconds, +0.0400; `grpo` gained +0.0100. Gain over" in told
+    assert told.rstrip().endswith("Gain over that of `grpo`: `awm` 4.0.")
 
 
 def test_rewards_are_not_ranked_against_each_other(tmp_path):
@@ -105,15 +111,15 @@ def test_rewards_are_not_ranked_against_each_other(tmp_path):
     records = record_of("grpo", 0.01) + shapes
     assert [[record["reward"] for record in mine] for mine in fields(records)] == [["tiny_clip"], ["shapes"]]
     assert "### tiny-flow on shapes: 5 s" in tables(records)
-    assert "times less" not in findings(records)
+    assert "Gain over" not in findings(records)
     save_figure([record | {"by_evaluations": record["by_seconds"]} for record in records], tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 5_000
 
 
 def test_no_ratio_is_given_where_grpo_gained_nothing_or_the_most():
     lost = findings(record_of("grpo", -0.01, -0.012) + record_of("awm", 0.04, 0.041))
-    assert "times" not in lost and "`grpo` gained -0.0110." in lost
-    assert "times" not in findings(record_of("grpo", 0.04, 0.041) + record_of("awm", 0.01, 0.011))
+    assert "Gain over" not in lost and "`grpo` gained -0.0110." in lost
+    assert "Gain over" not in findings(record_of("grpo", 0.04, 0.041) + record_of("awm", 0.01, 0.011))
 
 
 def test_the_methods_page_shows_the_records(tmp_path):

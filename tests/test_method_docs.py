@@ -33,7 +33,7 @@ def trained(method, evaluations, share, **changes):
     """A row of the laboratory's records."""
     return {
         "method": method, "family": "flow", "beta": 1.0, "share": share, "floor": 0.06, "reward": 4.0,
-        "kl": 0.5, "evaluations": evaluations, "settings": {}, "error": "",
+        "kl": 0.5, "evaluations": evaluations, "settings": {}, "error": "", "seed": 0,
     } | changes  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_the_laboratory_shows_what_training_takes_away_and_what_the_row_leaves(t
     page = methods_page(tmp_path / "none.jsonl", path)
     order = re.findall(r"^\| `(\w+)` \| 300 \| (\S+) \| 3,000 \| (\S+) ", page, re.MULTILINE)
     assert order == [("grpo", "0.50", "0.20"), ("vgg_flow", "0.98", "0.90")]
-    assert "| flow | `sqdf` | 3 | discount = 1.0 | 9 | 0.083 | 0.060 |" in page
+    assert "| flow | `sqdf` | 3 | discount = 1.0 | 0 | 9 | 0.083 | 0.060 |" in page
     assert "In the laboratory" not in methods_page(tmp_path / "none.jsonl", tmp_path / "none.jsonl")
 
 

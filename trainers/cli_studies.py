@@ -182,7 +182,7 @@ def _check_race(options, models, estimators, reward: str) -> None:
     for estimator in estimators:
         misfits = [_misfit(model, estimator, reward) for model in models]
         if all(misfits):  # a row that fits one of the models races there
-            found += sum(misfits, [])
+            found += [problem for told in misfits for problem in told]
     if found:
         raise InputError(*dict.fromkeys(found))
 
@@ -191,5 +191,5 @@ def _misfit(model: str, estimator: str, reward: str) -> list[str]:
     try:
         build_config(model, estimator, reward, {})
     except InputError as error:
-        return error.problems
+        return list(error.problems)
     return []

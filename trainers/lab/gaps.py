@@ -22,8 +22,8 @@ docs/laboratory.jsonl, written by `python -m trainers lab --estimator NAMES --ou
 """
 _OTHER = """Settings of their own, beside the laboratory's:
 
-| family | method | β | settings | evaluations | left | floor |
-|---|---|---|---|---|---|---|
+| family | method | β | settings | seed | evaluations | left | floor |
+|---|---|---|---|---|---|---|---|
 """
 _FADES = {
     "clean_share": "fades its guidance by 1 − t, so modes are moved but hardly reweighted",
@@ -106,5 +106,5 @@ def _other(record: Mapping) -> str:
     settings = ", ".join(f"{name} = {value}" for name, value in record["settings"].items()) or "none"
     return (
         f"| {record['family']} | `{record['method']}` | {record['beta']:g} | {settings} "
-        f"| {record['evaluations']:,} | {record['share']:.3f} | {record['floor']:.3f} |\n"
+        f"| {record['seed']} | {record['evaluations']:,} | {record['share']:.3f} | {record['floor']:.3f} |\n"
     )

@@ -15,6 +15,7 @@ from trainers.core.schedule import Schedule
 from trainers.custom import CUSTOM
 from trainers.influence import influence
 from trainers.lab.estimate import Problem, study_first_order, study_zeroth_order
+from trainers.lab.judging import Outcome
 from trainers.lab.mixture import (
     reference_diffusion,
     reference_flow,
@@ -31,7 +32,7 @@ LEVELS = {"flow": (0.9, 0.6, 0.3), "diffusion": (0.995, 0.9, 0.5)}
 DEPTHS = (1, 2, 4, 8)
 BETAS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 STUDY_STEPS = 25
-EVALUATIONS = 400_000
+EVALUATIONS = 60_000
 Progress = Callable[[str], None]
 
 
@@ -91,24 +92,36 @@ def study_training(
         workers: Processes that train side by side; 1 stays in this one.
         say: Hears one sentence per row.
     """
-    names = methods or rows_of(family)
-    jobs = [(lab_config(name, family, seed, beta, **settings), family, evaluations, beta) for name in names]
-    found = []
-    for outcome in _side_by_side(train_row, jobs, workers):
-        left = f"{outcome.share:.2f} of the initial distance in {outcome.seconds:.1f} s"
-        say(f"{family} {outcome.method}: {left}")
-        found.append(outcome.record() | {"settings": dict(settings)})
-    return found
+    jobs = _trainings(family, evaluations, seed, beta, methods, settings)
+    return [_told(outcome, seed, settings, say) for outcome in _side_by_side(jobs, workers)]
 
 
-def _side_by_side(function: Callable, jobs: Sequence[tuple], workers: int) -> Iterator:
-    """Yield ``function(*job)`` of every job in order, computed in so many processes of one thread each."""
+def _trainings(family, evaluations, seed, beta=1.0, methods=(), settings=MappingProxyType({})) -> list[tuple]:
+    return [
+        (train_row, (lab_config(name, family, seed, beta, **settings), family, evaluations, beta))
+        for name in methods or rows_of(family)
+    ]
+
+
+def _told(outcome: Outcome, seed: int, settings: Mapping[str, Any], say: Progress) -> dict[str, Any]:
+    left = f"{outcome.share:.2f} of the initial distance in {outcome.seconds:.1f} s"
+    say(f"{outcome.family} {outcome.method}: {left}")
+    return outcome.record() | {"seed": seed, "settings": dict(settings)}
+
+
+def _side_by_side(jobs: Sequence[tuple], workers: int) -> Iterator:
+    """Yield what every (function, arguments) gives, in order, from so many processes of one thread each."""
     if workers == 1:
-        yield from (function(*job) for job in jobs)
+        yield from map(_do, jobs)
         return
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, fresh, torch.set_num_threads, (1,)) as pool:
-        yield from pool.map(function, *zip(*jobs, strict=True))
+        yield from pool.map(_do, jobs)
+
+
+def _do(job: tuple) -> Any:
+    function, arguments = job
+    return function(*arguments)
 
 
 def study_influence(family: str) -> list[dict[str, Any]]:
@@ -135,11 +148,13 @@ def run_study(
 ) -> dict[str, Any]:
     """Run the whole study and return it as JSON-ready data."""
     started = time.perf_counter()
-    result: dict[str, Any] = {"seed": seed, "frontier": frontier(BETAS)}
-    result["estimators"], result["training"], result["influence"] = [], [], []
+    jobs = [(study_estimators, (family, COUNTS, STUDY_STEPS, seed)) for family in families]
+    jobs += [job for family in families for job in _trainings(family, evaluations, seed)]
+    outcomes = _side_by_side(jobs, workers)
+    result: dict[str, Any] = {"seed": seed, "frontier": frontier(BETAS), "estimators": []}
     for family in families:
+        result["estimators"] += next(outcomes)
         say(f"{family}: estimators")
-        result["estimators"] += study_estimators(family, seed=seed)
-        result["training"] += study_training(family, evaluations, seed, workers=workers, say=say)
-        result["influence"] += study_influence(family)
+    result["training"] = [_told(outcome, seed, {}, say) for outcome in outcomes]
+    result["influence"] = [row for family in families for row in study_influence(family)]
     return result | {"seconds": time.perf_counter() - started}
