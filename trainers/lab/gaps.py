@@ -91,15 +91,19 @@ def _table(family: str, records: Sequence[Mapping]) -> str:
         cells = [
             f"`{name}`",
             f"{short['evaluations']:,}",
-            f"{short['share']:.2f}",
+            _amount(short["share"]),
             f"{long['evaluations']:,}",
-            f"{long['share']:.2f}",
-            f"{long['reward']:.2f}",
-            f"{long['kl']:.2f}",
+            _amount(long["share"]),
+            _amount(long["reward"]),
+            _amount(long["kl"]),
             "; ".join(reasons(METHODS.get(name)) + ([f"broke: {long['error']}"] if long["error"] else [])),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _amount(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1e4 else f"{value:.0e}"
 
 
 def _other(record: Mapping) -> str:
