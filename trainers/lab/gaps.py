@@ -62,7 +62,7 @@ def _zeroth_order(method: Method) -> list[str]:
         found.append("normalises the advantage, so β does not say how far to tilt")
     if method.groups == "batch":
         found.append("compares rewards over the batch")
-    return found or ["is unbiased at the noise level used here; what is left is sampling noise"]
+    return found or ["is unbiased at the noise level used here; what is left shrinks with more evaluations"]
 
 
 def section(records: Sequence[Mapping]) -> str:
