@@ -8,57 +8,21 @@ adapter's four verbs instead: ``encode``, ``predict``, ``decode`` and ``schedule
 from __future__ import annotations
 
 import copy
-import json
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainers.assets import asset_root
 from trainers.core.schedule import Schedule
-from trainers.errors import FaultError, StudioError
-from trainers.failures import known_cause
 from trainers.models import ModelSpec
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Encoded prompts; row i belongs to prompt i.
-
-    Attributes:
-        embeds: (P, L, D) token embeddings.
-        pooled: (P, D') pooled embeddings, or None for families without them.
-        negative_embeds: (1, L, D) embeddings of the empty prompt.
-        negative_pooled: (1, D') or None.
-    """
-
-    embeds: Tensor
-    pooled: Tensor | None
-    negative_embeds: Tensor
-    negative_pooled: Tensor | None
-
-    def select(self, index: Tensor) -> Conditions:
-        """Return the conditions of the rows named by ``index`` (B,)."""
-        pooled = None if self.pooled is None else self.pooled[index]
-        return Conditions(self.embeds[index], pooled, self.negative_embeds, self.negative_pooled)
-
-    def to(self, dtype: torch.dtype) -> Conditions:
-        """Return the conditions in another precision."""
-        parts = (self.embeds, self.pooled, self.negative_embeds, self.negative_pooled)
-        return Conditions(*(None if part is None else part.to(dtype) for part in parts))
-
-    def guided(self) -> Conditions:
-        """Return the 2B rows of classifier-free guidance: first the empty prompt, then the prompts."""
-        rows = len(self.embeds)
-        embeds = torch.cat([self.negative_embeds.expand(rows, -1, -1), self.embeds])
-        if self.pooled is None:
-            return Conditions(embeds, None, self.negative_embeds, None)
-        pooled = torch.cat([self.negative_pooled.expand(rows, -1), self.pooled])
-        return Conditions(embeds, pooled, self.negative_embeds, self.negative_pooled)
+from trainers.models.conditions import Conditions
+from trainers.models.encoding import PromptStore, encoder_names
+from trainers.models.loading import open_pipeline, open_tiny_decoder
+from trainers.models.memory import EVERYTHING, Footprint, footprint_on
 
 
 class PipelineModel(ABC):
@@ -67,7 +31,8 @@ class PipelineModel(ABC):
     Attributes:
         spec: The entry of the model table.
         pipe: The pipeline, in evaluation precision, on the device.
-        call: Keyword arguments of a normal call (steps, guidance, …) from ``call.json``.
+        call: Keyword arguments of a normal call (steps, guidance, …).
+        footprint: What of it stays on the device, and how many rows pass at once.
         before_batch: Called before every decoding and every sampling step; may raise to end the work there.
     """
 
@@ -81,35 +46,37 @@ class PipelineModel(ABC):
         self.spec = spec
         self.pipe = pipe
         self.call = call
+        self.footprint: Footprint = EVERYTHING
         self.pipe.set_progress_bar_config(disable=True)
         for part in self.pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
         self._decoder: nn.Module = self.pipe.vae
+        self._store: PromptStore | None = None
 
     @classmethod
     def load(cls, spec: ModelSpec, device: str = "cpu") -> PipelineModel:
         """Load the pipeline of a table entry.
 
         Raises:
+            InputError: The checkpoint cannot be trained; the sentence says why.
             FaultError: The folder is missing, damaged or of another class; the sentence names it.
         """
-        import diffusers
+        footprint = footprint_on(spec, device)
+        pipe, call = open_pipeline(spec, cls.pipeline_class, device, footprint)
+        model = cls(spec, pipe, call)
+        model.use_footprint(footprint)
+        if spec.decoder == "tiny":
+            model._decoder = open_tiny_decoder(spec, device, pipe.vae.dtype)
+        return model
 
-        folder = locate(spec.location)
-        try:
-            settings = json.loads((folder / "call.json").read_text(encoding="utf-8"))
-            pipe = getattr(diffusers, cls.pipeline_class).from_pretrained(folder, **settings["load"])
-            return cls(spec, pipe.to(device), dict(settings["call"]))
-        except StudioError:
-            raise
-        except Exception as error:
-            if cause := known_cause(error):
-                raise FaultError(f"The base model '{spec.name}' could not be loaded. {cause}") from error
-            raise FaultError(
-                f"The base model '{spec.name}' in {folder} could not be loaded: it is incomplete or damaged "
-                f"({type(error).__name__}: {error}). Restore the folder, for example from a fresh checkout."
-            ) from error
+    def use_footprint(self, footprint: Footprint) -> None:
+        """Keep to a memory preset: where encoders are, pictures one by one; ``Policy`` sees to the rest."""
+        self.footprint = footprint
+        if footprint.offload:
+            self._store = PromptStore(self.pipe, self.device, self._encode)
+        if footprint.slicing and hasattr(self.pipe.vae, "enable_slicing"):
+            self.pipe.vae.enable_slicing()
 
     @property
     def network(self) -> nn.Module:
@@ -118,26 +85,61 @@ class PipelineModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline lives."""
+        """Where the denoiser lives."""
         return next(self.network.parameters()).device
+
+    # -- guidance ------------------------------------------------------------------------------------
 
     @property
     def guidance_scale(self) -> float:
-        """Classifier-free guidance of a normal call; 1 means none."""
+        """Guidance of a normal call: classifier-free (1 means none), or the distilled scale."""
         return float(self.call.get("guidance_scale", 1.0))
+
+    def classifier_free_scale(self, asked: float | None = None) -> float:
+        """Return the scale at which the empty prompt is evaluated too; 1 means it is not.
+
+        Args:
+            asked: The run's own scale, or None for that of a normal call.
+        """
+        if self.spec.guidance == "distilled":
+            return 1.0
+        return self.guidance_scale if asked is None else asked
+
+    def guidance_arguments(self, scale: float) -> dict[str, Any]:
+        """Return the call's arguments for a guidance scale."""
+        return {"guidance_scale": scale}
+
+    # -- sizes ---------------------------------------------------------------------------------------
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels C of the latents."""
+        return self.network.config.in_channels
+
+    def default_side(self) -> int:
+        """Return the side in pixels that a call without a size draws."""
+        return self.network.config.sample_size * self.pipe.vae_scale_factor
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of a picture, in pixels."""
+        side = self.default_side()
+        return self.call.get("height", side), self.call.get("width", side)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of one picture's latents."""
-        size = self.network.config.sample_size
-        height = self.call.get("height", size * self.pipe.vae_scale_factor) // self.pipe.vae_scale_factor
-        width = self.call.get("width", size * self.pipe.vae_scale_factor) // self.pipe.vae_scale_factor
-        return (self.network.config.in_channels, height, width)
+        height, width = self.picture_size
+        factor = self.pipe.vae_scale_factor
+        return (self.latent_channels, height // factor, width // factor)
+
+    # -- prompts -------------------------------------------------------------------------------------
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """Return a sentence for each prompt that the tokenizer would cut off."""
-        tokenizer = self.pipe.tokenizer
-        limit = tokenizer.model_max_length
+        if not encoder_names(self.pipe):
+            return []
+        tokenizer, limit = self._reader()
         lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False)["input_ids"]]
         return [
             f"The prompt '{prompt[:80]}' has {length} tokens; '{self.spec.name}' reads {limit} and would cut "
@@ -146,35 +148,70 @@ class PipelineModel(ABC):
             if length > limit
         ]
 
-    def sampling_record(self, guidance_scale: float | None = None) -> dict[str, Any]:
-        """Return the call arguments that reproduce an evaluation picture with plain diffusers."""
-        changed = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
-        return self.call | changed
+    def _reader(self) -> tuple[Any, int]:
+        """Return the tokenizer that reads furthest, and how many tokens it reads."""
+        return self.pipe.tokenizer, self.pipe.tokenizer.model_max_length
+
+    def encode(self, prompts: Sequence[str]) -> Conditions:
+        """Encode prompts; row i of the result belongs to prompt i.
+
+        Where encoders are kept off the device every prompt is encoded once, and rows wait in main memory.
+        """
+        return self._encode(prompts) if self._store is None else self._store.get(prompts)
+
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Encode prompts that will be drawn later while the encoders are on the device anyway."""
+        if self._store is not None:
+            self._store.add(prompts)
+
+    @abstractmethod
+    def _encode(self, prompts: Sequence[str]) -> Conditions:
+        """Encode prompts with the pipeline's own encoders."""
+
+    @abstractmethod
+    def call_arguments(self, rows: Conditions) -> dict[str, Any]:
+        """Return the arguments that stand for the prompts ``rows`` in a pipeline call."""
+
+    # -- the network ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+        """Return the network's output (B, C, H, W) at one timestep, without classifier-free guidance."""
+
+    @abstractmethod
+    def schedule(self, steps: int) -> Schedule:
+        """Return the noise levels that a pipeline call with ``steps`` steps visits."""
+
+    # -- pictures ------------------------------------------------------------------------------------
 
     def use_decoder_precision(self, dtype: torch.dtype) -> None:
-        """Decode training pictures in ``dtype``; the pipeline's own decoder is left as it is."""
-        decoder = copy.deepcopy(self.pipe.vae).to(self.device, dtype)
+        """Decode training pictures in ``dtype``; the pipeline's own decoder is left as it is.
+
+        Decoders that overflow in float16 (SDXL's) say so in their config and get float32.
+        """
+        if dtype == torch.float16 and self._decoder.config.get("force_upcast"):
+            dtype = torch.float32
+        decoder = copy.deepcopy(self._decoder).to(self.device, dtype)
         self._decoder = decoder.to(memory_format=torch.channels_last)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return (B, 3, H, W) float32 pictures in [0, 1]; gradients flow to the latents."""
         self._check()
-        config = self.pipe.vae.config
-        scaled = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        config = self._decoder.config
+        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        if mean is None or std is None:
+            scaled = latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+        else:
+            shape = (1, -1, 1, 1)
+            scaled = latents * latents.new_tensor(std).view(shape) / config.scaling_factor
+            scaled = scaled + latents.new_tensor(mean).view(shape)
         pictures = self._decoder.decode(scaled.to(self._decoder.dtype), return_dict=False)[0]
         return (pictures.float() / 2.0 + 0.5).clamp(0.0, 1.0)
 
-    @abstractmethod
-    def encode(self, prompts: Sequence[str]) -> Conditions:
-        """Encode prompts; row i of the result belongs to prompt i."""
-
-    @abstractmethod
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
-        """Return the network's output (B, C, H, W) at one timestep, without guidance."""
-
-    @abstractmethod
-    def schedule(self, steps: int) -> Schedule:
-        """Return the noise levels that a pipeline call with ``steps`` steps visits."""
+    def sampling_record(self, guidance_scale: float | None = None) -> dict[str, Any]:
+        """Return the call arguments that reproduce an evaluation picture with plain diffusers."""
+        changed = {} if guidance_scale is None else self.guidance_arguments(guidance_scale)
+        return self.call | changed
 
     def sample(
         self,
@@ -197,17 +234,26 @@ class PipelineModel(ABC):
         arguments = self.sampling_record(guidance_scale)
         if steps is not None:
             arguments["num_inference_steps"] = steps
+        arguments |= self._step_hook()
         pipe = self._own_pipeline()
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with torch.inference_mode():
-            result = pipe(
-                prompt=list(prompts),
-                generator=generators,
-                output_type="pt",
-                callback_on_step_end=self._after_step,
-                **arguments,
-            )
+            words = self._words(prompts)
+            result = pipe(**words, generator=generators, output_type="pt", **arguments)
         return (result.images.float().cpu().clamp(0, 1) * 255).round() / 255
+
+    def _words(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Return what a call is given: the prompts, or their embeddings where no encoder is at hand."""
+        if self._store is None and encoder_names(self.pipe):
+            return {"prompt": list(prompts)}
+        rows = self.encode(prompts).select(slice(None))
+        return {"prompt": None, **self.call_arguments(rows.to(self.network.dtype))}
+
+    def _step_hook(self) -> dict[str, Any]:
+        """Return the call's arguments by which it asks between two steps whether it goes on."""
+        if "callback_on_step_end" in inspect.signature(type(self.pipe).__call__).parameters:
+            return {"callback_on_step_end": self._after_step}
+        return {"callback": lambda *_: self._check(), "callback_steps": 1}
 
     def _check(self) -> None:
         if self.before_batch is not None:
@@ -222,27 +268,53 @@ class PipelineModel(ABC):
         """Return the pipeline for one caller: shared networks, own scheduler and tokenizers.
 
         A call leaves its steps in the scheduler and its padding in the tokenizer, so calls that run side by
-        side must not share them.
+        side must not share them. Encoders that are not on the device are left out, or the pipeline would
+        take their device for its own.
         """
         pipe = copy.copy(self.pipe)
         for name, part in self.pipe.components.items():
             if part is not None and name.startswith(("scheduler", "tokenizer")):
                 setattr(pipe, name, copy.deepcopy(part))
+        if self._store is not None:
+            for name in encoder_names(self.pipe):
+                setattr(pipe, name, None)
         return pipe
 
+    # -- the adapter ---------------------------------------------------------------------------------
 
-def locate(location: str) -> Path:
-    """Return the folder of an embedded asset.
+    def save_lora(self, folder: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Write a LoRA as diffusers reads it.
 
-    Raises:
-        FaultError: There is no such folder.
-    """
-    folder = asset_root() / location
-    if not folder.is_dir():
-        raise FaultError(
-            f"The model folder {folder} is missing. Restore it, for example from a fresh checkout."
-        )
-    return folder
+        Args:
+            folder: An existing folder.
+            tensors: The LoRA by name.
+            metadata: Its PEFT config; without it diffusers would assume alpha = rank.
+        """
+        name = self.network_name
+        arguments = {f"{name}_lora_layers": tensors, f"{name}_lora_adapter_metadata": metadata}
+        type(self.pipe).save_lora_weights(folder, safe_serialization=True, **arguments)
+
+    def load_lora(self, folder: Path) -> None:
+        """Load a saved LoRA into the pipeline with plain diffusers."""
+        self.pipe.load_lora_weights(folder)
+
+    def forget_lora(self) -> None:
+        """Take every LoRA out of the network, so that a saved one can be loaded."""
+        if self.lora_names():
+            self.network.unload_lora()
+
+    def lora_names(self) -> list[str]:
+        """Return the names of the LoRAs in the network."""
+        return list(getattr(self.network, "peft_config", None) or {})
+
+    def set_strength(self, strength: float) -> None:
+        """Let the loaded LoRA count ``strength`` times; 0 switches it off."""
+        if strength == 0:
+            self.network.disable_lora()
+            return
+        names = self.lora_names()
+        self.network.enable_lora()
+        self.network.set_adapters(names, [strength] * len(names))
 
 
 def load_model(spec: ModelSpec, device: str = "cpu") -> PipelineModel:

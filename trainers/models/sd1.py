@@ -1,15 +1,16 @@
-"""Stable Diffusion 1 family: ε-prediction UNet, one CLIP encoder, DDIM sampling."""
+"""Stable Diffusion 1 and 2: a UNet that predicts noise or velocity, one CLIP encoder."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainers.core.schedule import Schedule, diffusion_schedule
+from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
+from trainers.models.levels import diffusion_levels, noise_from
 
 
 class StableDiffusion1Model(PipelineModel):
@@ -19,21 +20,24 @@ class StableDiffusion1Model(PipelineModel):
     network_name = "unet"
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditions:
-        """Encode prompts with the pipeline's own encoder; see ``PipelineModel.encode``."""
+    def _encode(self, prompts: Sequence[str]) -> Conditions:
         embeds, _ = self.pipe.encode_prompt(list(prompts), self.device, 1, False)
         empty, _ = self.pipe.encode_prompt("", self.device, 1, False)
         return Conditions(embeds, None, empty, None)
 
+    def call_arguments(self, rows: Conditions) -> dict[str, Any]:
+        """Return what a pipeline call takes in place of prompts; see ``PipelineModel``."""
+        return {
+            "prompt_embeds": rows.embeds,
+            "negative_prompt_embeds": rows.negative_embeds.expand_as(rows.embeds),
+        }
+
     def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
-        """Return ε̂ (B, C, H, W) in the network's precision."""
+        """Return ε̂ (B, C, H, W)."""
         times = torch.full((len(latents),), int(timestep), device=latents.device)
-        return network(latents.to(network.dtype), times, rows.embeds, return_dict=False)[0]
+        output = network(latents.to(network.dtype), times, rows.embeds, return_dict=False)[0]
+        return noise_from(self.pipe.scheduler, timestep, latents, output)
 
     def schedule(self, steps: int) -> Schedule:
         """Return ᾱ at the scheduler's timesteps and after the last one."""
-        scheduler = copy.deepcopy(self.pipe.scheduler)
-        scheduler.set_timesteps(steps)
-        final = scheduler.final_alpha_cumprod.reshape(1)
-        alphas = torch.cat([scheduler.alphas_cumprod[scheduler.timesteps.long()], final])
-        return diffusion_schedule(alphas, scheduler.timesteps)
+        return diffusion_levels(self.pipe.scheduler, steps)

@@ -1,15 +1,18 @@
-"""Stable Diffusion 3 family: rectified flow, joint text-image transformer, CLIP encoders, optional T5."""
+"""Stable Diffusion 3 and 3.5: rectified flow, joint text-image transformer, CLIP encoders, optional T5."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainers.core.schedule import Schedule, flow_schedule
+from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
+from trainers.models.levels import dynamic_shift, flow_levels
+
+_TOKENS = 256  # what the pipeline reads of a prompt unless its call says otherwise
 
 
 class StableDiffusion3Model(PipelineModel):
@@ -18,18 +21,31 @@ class StableDiffusion3Model(PipelineModel):
     pipeline_class = "StableDiffusion3Pipeline"
     network_name = "transformer"
 
+    def _reader(self) -> tuple[Any, int]:
+        if self.pipe.tokenizer_3 is None:
+            return super()._reader()
+        return self.pipe.tokenizer_3, int(self.call.get("max_sequence_length", _TOKENS))
+
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditions:
-        """Encode prompts with the pipeline's own encoders; see ``PipelineModel.encode``."""
+    def _encode(self, prompts: Sequence[str]) -> Conditions:
         lengths = {k: v for k, v in self.call.items() if k == "max_sequence_length"}
         texts = list(prompts)
         embeds, _, pooled, _ = self.pipe.encode_prompt(
-            texts, texts, texts, do_classifier_free_guidance=False, **lengths
+            texts, texts, texts, device=self.device, do_classifier_free_guidance=False, **lengths
         )
         empty, _, empty_pooled, _ = self.pipe.encode_prompt(
-            "", "", "", do_classifier_free_guidance=False, **lengths
+            "", "", "", device=self.device, do_classifier_free_guidance=False, **lengths
         )
         return Conditions(embeds, pooled, empty, empty_pooled)
+
+    def call_arguments(self, rows: Conditions) -> dict[str, Any]:
+        """Return what a pipeline call takes in place of prompts; see ``PipelineModel``."""
+        return {
+            "prompt_embeds": rows.embeds,
+            "negative_prompt_embeds": rows.negative_embeds.expand_as(rows.embeds),
+            "pooled_prompt_embeds": rows.pooled,
+            "negative_pooled_prompt_embeds": rows.negative_pooled.expand_as(rows.pooled),
+        }
 
     def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
         """Return v (B, C, H, W) in the network's precision."""
@@ -43,6 +59,9 @@ class StableDiffusion3Model(PipelineModel):
 
     def schedule(self, steps: int) -> Schedule:
         """Return the Euler scheduler's σ, shift included."""
-        scheduler = copy.deepcopy(self.pipe.scheduler)
-        scheduler.set_timesteps(steps)
-        return flow_schedule(scheduler.sigmas, scheduler.timesteps)
+        _, height, width = self.latent_shape
+        patch = self.network.config.patch_size
+        tokens = (height // patch) * (width // patch)
+        return flow_levels(
+            self.pipe.scheduler, steps, shift=dynamic_shift(self.pipe.scheduler, tokens, top=1.16)
+        )

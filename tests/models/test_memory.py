@@ -1,0 +1,152 @@
+"""Memory presets, random weights and the table itself."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from trainers.errors import InputError
+from trainers.models import EMBEDDED, MODELS
+from trainers.models.configured import configured
+from trainers.models.families import FAMILIES
+from trainers.models.memory import (
+    COSTS,
+    EVERYTHING,
+    PRESETS,
+    RESERVE_GB,
+    USABLE,
+    Footprint,
+    footprint,
+    footprint_on,
+    smallest_preset,
+    weights_gb,
+)
+from trainers.models.random_weights import random_pipeline, random_spec
+from trainers.models.sizes import FULL
+from trainers.models.tiny_sizes import TINY
+from trainers.presets import build_config, default_config
+
+LARGE = [spec for spec in MODELS if not spec.embedded]
+
+
+@pytest.mark.parametrize("spec", LARGE, ids=lambda spec: spec.name)
+def test_a_preset_fits_and_a_larger_gpu_never_recomputes_or_shares_more(spec):
+    smallest = smallest_preset(spec)
+    assert smallest in PRESETS
+    rows = []
+    for size in PRESETS[PRESETS.index(smallest) :]:
+        found = footprint(spec, size)
+        copies = 1 if found.one_network else 3
+        costs = COSTS[spec.measured]
+        row = costs.recomputed_gb if found.gradient_checkpointing else costs.kept_gb
+        doubled = 1 if spec.guidance == "distilled" else 2
+        side = spec.call["height"] / MODELS.get(spec.measured).call["height"]
+        needed = weights_gb(spec, copies) + RESERVE_GB + found.micro_batch * row * doubled * side**2
+        assert needed <= size * USABLE + 1e-9
+        rows.append((copies, found.gradient_checkpointing, found.micro_batch))
+        assert found.offload == (size < 80)
+    speeds = [(copies, not recomputed) for copies, recomputed, _ in rows]
+    assert speeds == sorted(speeds)
+
+
+def test_the_named_sizes_are_those_of_the_presets():
+    """What the project promises: SD3.5-medium in 16 and 24 GB, SD1.5 in 12, FLUX in 48."""
+    names = {spec.name: smallest_preset(spec) for spec in LARGE}
+    assert names["sd15"] == 12 and names["sd35-medium"] <= 16 and names["flux-dev"] == 48
+
+
+def test_the_readme_names_every_checkpoint_and_its_smallest_preset(repository):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    for spec in LARGE:
+        gate = " (gated)" if spec.gated else ""
+        side, smallest = spec.call["height"], smallest_preset(spec)
+        assert f"| `{spec.name}` | `{spec.location}`{gate} | {side} | {smallest} GB |" in readme
+    assert all(f"`{family}`" in readme for family in FAMILIES)
+
+
+def test_embedded_models_and_cpus_are_left_alone():
+    assert all(footprint_on(MODELS.get(name), "cuda") == EVERYTHING for name in EMBEDDED)
+    assert footprint_on(MODELS.get("sd15"), "cpu") == EVERYTHING
+    with pytest.raises(InputError, match="take 24 GB and the GPU has 12"):
+        footprint_on(dataclasses.replace(MODELS.get("flux-dev"), memory="12"), "cpu")
+
+
+@pytest.mark.parametrize("setting", ["auto", "on", "off"])
+def test_activations_are_recomputed_as_a_run_asks_else_where_memory_wants_it(setting):
+    config = build_config("sd35-medium", "grpo", "brightness", {"gradient_checkpointing": setting})
+    spec = configured(config)
+    small, large = footprint(spec, 16), footprint(spec, 80)
+    assert (small.gradient_checkpointing, large.gradient_checkpointing) == {
+        "auto": (True, False), "on": (True, True), "off": (False, False)
+    }[setting]  # fmt: skip
+    if setting == "off":  # then fewer rows pass at once
+        assert small.micro_batch < footprint(dataclasses.replace(spec, checkpointing="on"), 16).micro_batch
+    assert footprint_on(spec, "cpu") == Footprint(gradient_checkpointing=setting == "on")
+
+
+def test_reward_gradients_through_a_large_decoder_take_fewer_rows():
+    spec = MODELS.get("sd35-medium")
+    own = dataclasses.replace(spec, decodes_gradients=True)
+    tiny = dataclasses.replace(own, decoder="tiny")
+    rows = [footprint(one, 24).micro_batch for one in (own, tiny)]
+    assert rows[0] < rows[1]
+
+
+def test_a_run_s_choices_reach_its_model():
+    settings = {"resolution": 768, "guidance_scale": 2.5, "memory": "48", "decoder": "tiny"}
+    config = build_config("flux-dev", "rsm_first_order_flow", "brightness", settings)
+    spec = configured(config)
+    assert (spec.call["height"], spec.call["width"], spec.call["guidance_scale"]) == (768, 768, 2.5)
+    assert (spec.memory, spec.decoder, spec.decodes_gradients) == ("48", "tiny", True)
+    plain = configured(default_config("sd35-medium", "grpo", "brightness"))
+    assert plain.call == MODELS.get("sd35-medium").call and not plain.decodes_gradients
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "sentence"),
+    [
+        ("sd35-medium", {"resolution": 256}, "'resolution' must be 0 or a multiple of 16 from 384 to 1440"),
+        ("sd35-medium", {"resolution": 520}, "not 520"),
+        ("tiny-flow", {"resolution": 128}, "'resolution' must be 0 or 64 for 'tiny-flow', not 128."),
+        ("sana", {"decoder": "tiny"}, "there is no tiny autoencoder of its latents"),
+        ("sana", {"memory": "20"}, "'memory' must be one of auto, 12, 16, 24, 48, 80"),
+    ],
+)
+def test_what_a_model_cannot_follow_is_refused(model, settings, sentence):
+    with pytest.raises(InputError) as caught:
+        build_config(model, "rsm_zeroth_order_flow", "brightness", settings)
+    assert sentence in str(caught.value)
+
+
+def test_every_family_has_a_checkpoint_a_full_and_a_tiny_size():
+    classes = set(FAMILIES)
+    assert {spec.pipeline_class for spec in LARGE} == classes
+    assert {size.pipeline_class for size in FULL.values()} == classes
+    assert {size.pipeline_class for size in TINY.values()} == classes
+    assert set(COSTS) == set(FULL) and {spec.measured for spec in LARGE} <= set(COSTS)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_sizes_have_the_parameters_of_their_checkpoints(name):
+    """On the meta device: the architecture without a byte of weights."""
+    model = random_pipeline(name, "meta", torch.float32)
+    parameters = sum(part.numel() for part in model.network.parameters()) / 1e9
+    assert parameters == pytest.approx(MODELS.get(name).parameters, rel=0.01)
+    assert parameters == pytest.approx(COSTS[name].parameters, abs=0.006)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_random_weights_sample_and_are_the_same_each_time(name):
+    one, other = (random_pipeline(name) for _ in range(2))
+    assert one.spec.name == f"random:{name}" and one.prompt_problems(["a"]) == []
+    for first, second in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(first, second)
+    pictures = one.sample(["a", "b"], [1, 2])
+    height, width = one.picture_size
+    assert pictures.shape == (2, 3, height, width) and torch.isfinite(pictures).all()
+    assert torch.equal(pictures, other.sample(["a", "b"], [1, 2]))
+
+
+def test_unknown_random_weights_name_the_nearest():
+    with pytest.raises(InputError, match="Did you mean 'sd35-medium'"):
+        random_spec("sd35-medum")

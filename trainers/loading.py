@@ -1,0 +1,46 @@
+"""A run's model, policy and optimiser, loaded alike by every process that works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainers.config import RunConfig
+from trainers.errors import InputError
+from trainers.loop import Trainer
+from trainers.machine import choose_dtype
+from trainers.models.base import load_model
+from trainers.models.configured import configured
+from trainers.prompts import load_prompts
+from trainers.ranks import Ranks
+from trainers.rewards import Mixture
+
+
+def load_trainer(
+    config: RunConfig, reward: Mixture, device: str, ranks: Ranks, check: Callable[[], None]
+) -> Trainer:
+    """Load the model and build the trainer at update 0.
+
+    Args:
+        config: The settings.
+        reward: The reward to maximise.
+        device: Where to load.
+        ranks: The processes of the run.
+        check: Called between two batches; may raise to end the work there.
+
+    Raises:
+        InputError: Prompts that the reward cannot score or the model would cut off.
+        FaultError: A file is missing or damaged.
+    """
+    check()
+    model = load_model(configured(config), device)
+    check()
+    prompts = load_prompts(config.prompts)
+    found = reward.validate_prompts(prompts)
+    found += model.prompt_problems(prompts + load_prompts(config.heldout_prompts))
+    if found:
+        raise InputError(*list(dict.fromkeys(found))[:10])
+    model.remember(prompts)
+    trainer = Trainer(config, model, reward, prompts, choose_dtype(config, device), ranks=ranks)
+    model.before_batch = trainer.policy.before_batch = check
+    check()
+    return trainer

@@ -1,0 +1,211 @@
+"""The model families: what all checkpoints of one diffusers pipeline class have in common. Torch-free.
+
+A checkpoint is recognised by the class named in its ``model_index.json``; everything else a run needs (where
+the LoRA goes, which picture sizes work, which tiny autoencoder reads the latents, which settings are known to
+work) hangs on the family. Prediction type and noise schedule are not here: they are read from the
+checkpoint's own scheduler. Settings per method are those of the literature, not of runs made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+ATTENTION_4 = ("to_q", "to_k", "to_v", "to_out.0")
+ATTENTION_8 = (*ATTENTION_4, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+
+def _frozen(**values: Any) -> Mapping[str, Any]:
+    return MappingProxyType(values)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One pipeline class of diffusers.
+
+    Attributes:
+        pipeline_class: ``_class_name`` in ``model_index.json``.
+        title: What people call it.
+        target: The adapter, "module:attribute".
+        kind: ``flow`` or ``diffusion``: what the network predicts, once converted.
+        guidance: ``classifier-free``, or ``distilled`` where the scale is an input of the network.
+        lora_targets: Names of the modules that get a LoRA.
+        sizes: Smallest and largest side of a picture, in pixels.
+        size_step: Sides are multiples of it: the autoencoder's factor times the patch.
+        measured: The architecture of ``memory.COSTS`` whose memory a checkpoint is taken to need.
+        tiny_vae: Hub id of the tiny autoencoder of the same latents; empty when there is none.
+        call: Arguments of a normal call.
+        defaults: Settings of ``RunConfig`` that the family changes.
+        pairs: Method → settings that are known to work with it.
+    """
+
+    pipeline_class: str
+    title: str
+    target: str
+    kind: str
+    guidance: str = "classifier-free"
+    measured: str = ""
+    lora_targets: tuple[str, ...] = ATTENTION_4
+    sizes: tuple[int, int] = (256, 1024)
+    size_step: int = 16
+    tiny_vae: str = ""
+    call: Mapping[str, Any] = field(default_factory=_frozen)
+    defaults: Mapping[str, Any] = field(default_factory=_frozen)
+    pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=_frozen)
+
+
+_LARGE = {
+    "budget_seconds": 3600.0,
+    "learning_rate": 3e-4,
+    "micro_batch": 16,
+    "eval_prompts": 32,
+    "eval_batch": 4,
+    "probe_prompts": 4,
+    "probe_every": 20,
+    "checkpoint_seconds": 60.0,
+}
+_FLOW = _frozen(
+    **_LARGE,
+    rollout_steps=10,
+    lora_rank=32,
+    lora_alpha=64.0,
+    branches=(6, 6, 8, 10),
+    prompts_per_update=16,
+    group_size=24,
+    clip_range=1e-4,
+    kl_weight=0.01,
+)
+_DIFFUSION = _frozen(
+    **_LARGE,
+    rollout_steps=50,
+    noise_level=1.0,
+    lora_rank=16,
+    lora_alpha=16.0,
+    branches=tuple(4 if step % 10 == 0 else 0 for step in range(41)),
+    prompts_per_update=8,
+    group_size=16,
+    clip_range=1e-4,
+    kl_weight=0.004,
+)
+_FIRST = {"lora_rank": 8, "lora_alpha": 8.0, "prompts_per_update": 8, "gradient_quantile": 0.8}
+_FLOW_PAIRS = _frozen(
+    rsm_zeroth_order_flow=_frozen(roots_per_prompt=4, anchor_fraction=0.25),
+    rsm_first_order_flow=_frozen(**_FIRST, learning_rate=5e-4, rollout_steps=20, weight_decay=1e-2),
+    vgg_flow=_frozen(**_FIRST, learning_rate=5e-4, rollout_steps=20, weight_decay=1e-2),
+    branch_grpo=_frozen(branches=(4, 4), prompts_per_update=12),
+)
+_DIFFUSION_PAIRS = _frozen(
+    rsm_zeroth_order_diffusion=_frozen(roots_per_prompt=5, anchor_fraction=0.1),
+    rsm_first_order_diffusion=_frozen(**_FIRST, learning_rate=1e-3, train_fraction=0.2),
+    residual_nabla_db=_frozen(**_FIRST, learning_rate=1e-3, train_fraction=0.2),
+    branch_grpo=_frozen(branches=(4, 4), prompts_per_update=12),
+)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        family.pipeline_class: family
+        for family in (
+            Family(
+                pipeline_class="StableDiffusionPipeline",
+                title="Stable Diffusion 1 and 2",
+                target="trainers.models.sd1:StableDiffusion1Model",
+                kind="diffusion",
+                measured="sd15",
+                sizes=(256, 1024),
+                size_step=8,
+                tiny_vae="madebyollin/taesd",
+                call=_frozen(num_inference_steps=50, guidance_scale=5.0),
+                defaults=_DIFFUSION,
+                pairs=_DIFFUSION_PAIRS,
+            ),
+            Family(
+                pipeline_class="StableDiffusionXLPipeline",
+                title="Stable Diffusion XL",
+                target="trainers.models.sdxl:StableDiffusionXLModel",
+                kind="diffusion",
+                measured="sdxl",
+                sizes=(512, 1536),
+                size_step=8,
+                tiny_vae="madebyollin/taesdxl",
+                call=_frozen(num_inference_steps=30, guidance_scale=5.0),
+                defaults=_DIFFUSION,
+                pairs=_DIFFUSION_PAIRS,
+            ),
+            Family(
+                pipeline_class="StableDiffusion3Pipeline",
+                title="Stable Diffusion 3 and 3.5",
+                target="trainers.models.sd3:StableDiffusion3Model",
+                kind="flow",
+                measured="sd35-medium",
+                lora_targets=ATTENTION_8,
+                sizes=(384, 1440),  # below 384 pictures of 3.5 fall apart
+                tiny_vae="madebyollin/taesd3",
+                call=_frozen(num_inference_steps=28, guidance_scale=4.5),
+                defaults=_FLOW,
+                pairs=_FLOW_PAIRS,
+            ),
+            Family(
+                pipeline_class="FluxPipeline",
+                title="FLUX.1",
+                target="trainers.models.flux:FluxModel",
+                kind="flow",
+                measured="flux-dev",
+                guidance="distilled",
+                lora_targets=ATTENTION_8,
+                sizes=(256, 2048),
+                tiny_vae="madebyollin/taef1",
+                call=_frozen(num_inference_steps=28, guidance_scale=3.5, max_sequence_length=256),
+                defaults=_FLOW,
+                pairs=_FLOW_PAIRS,
+            ),
+            Family(
+                pipeline_class="SanaPipeline",
+                title="Sana",
+                target="trainers.models.sana:SanaModel",
+                kind="flow",
+                measured="sana",
+                sizes=(512, 4096),
+                size_step=32,
+                call=_frozen(num_inference_steps=20, guidance_scale=4.5, use_resolution_binning=False),
+                defaults=_FLOW,
+                pairs=_FLOW_PAIRS,
+            ),
+            Family(
+                pipeline_class="PixArtSigmaPipeline",
+                title="PixArt-Σ",
+                target="trainers.models.pixart:PixArtSigmaModel",
+                kind="diffusion",
+                measured="pixart-sigma",
+                sizes=(256, 2048),
+                tiny_vae="madebyollin/taesdxl",
+                call=_frozen(
+                    num_inference_steps=20,
+                    guidance_scale=4.5,
+                    use_resolution_binning=False,
+                    clean_caption=False,
+                ),
+                defaults=_DIFFUSION,
+                pairs=_DIFFUSION_PAIRS,
+            ),
+            Family(
+                pipeline_class="ZImagePipeline",
+                title="Z-Image",
+                target="trainers.models.z_image:ZImageModel",
+                kind="flow",
+                measured="z-image",
+                sizes=(256, 2048),
+                tiny_vae="madebyollin/taef1",
+                call=_frozen(num_inference_steps=30, guidance_scale=4.0),
+                defaults=_FLOW,
+                pairs=_FLOW_PAIRS,
+            ),
+        )
+    }
+)
+
+
+def supported() -> str:
+    """Return the pipeline classes that can be trained, for sentences."""
+    return ", ".join(FAMILIES)

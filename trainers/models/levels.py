@@ -1,0 +1,137 @@
+"""From a checkpoint's scheduler to the engine's ``Schedule``: prediction type, shift and spacing are read.
+
+Schedulers of the Euler family keep their states scaled by 1/√ᾱ; in the states of this project their step is
+DDIM's, and that of a first-order DPM-Solver++ is Euler's (flow) or DDIM's (diffusion). So a deterministic
+rollout of the engine draws the picture that the pipeline itself draws with such a scheduler.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.core.schedule import Schedule, diffusion_schedule, flow_schedule
+
+EPSILON, VELOCITY, SAMPLE = "epsilon", "v_prediction", "sample"
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler is one of a rectified flow."""
+    config = scheduler.config
+    return (
+        type(scheduler).__name__.startswith("FlowMatch")
+        or bool(config.get("use_flow_sigmas"))
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def scheduler_problem(scheduler: Any, kind: str) -> str | None:
+    """Return what keeps a scheduler from being read, as a sentence, or None."""
+    name, config = type(scheduler).__name__, scheduler.config
+    if is_flow(scheduler) != (kind == "flow"):
+        return f"Its scheduler {name} does not fit its pipeline class, which is trained as {kind}."
+    if kind == "flow":
+        return None if hasattr(scheduler, "sigmas") else f"Its scheduler {name} has no noise levels to read."
+    if config.get("prediction_type", EPSILON) not in (EPSILON, VELOCITY, SAMPLE):
+        return f"Its scheduler predicts '{config['prediction_type']}', which cannot be trained."
+    if config.get("rescale_betas_zero_snr"):
+        return (
+            "Its noise schedule starts from zero signal (rescale_betas_zero_snr), where a predicted noise "
+            "says nothing about the picture, so it cannot be trained."
+        )
+    return (
+        None if hasattr(scheduler, "alphas_cumprod") else f"Its scheduler {name} has no noise levels to read."
+    )
+
+
+def dynamic_shift(scheduler: Any, tokens: int, top: float = 1.15) -> float | None:
+    """Return μ, the shift that grows with the number of picture tokens; None for a static shift.
+
+    Args:
+        scheduler: The flow's scheduler.
+        tokens: Tokens of one picture.
+        top: Shift at the longest sequence where the scheduler's config names none.
+    """
+    config = scheduler.config
+    if not config.get("use_dynamic_shifting"):
+        return None
+    short, long = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", top)
+    slope = (high - low) / (long - short)
+    return tokens * slope + (low - slope * short)
+
+
+def flow_levels(
+    scheduler: Any, steps: int, sigmas: list[float] | None = None, shift: float | None = None
+) -> Schedule:
+    """Return the noise levels of a flow's scheduler.
+
+    Args:
+        scheduler: The pipeline's own; it is not changed.
+        steps: T.
+        sigmas: The unshifted levels that the pipeline asks for, or None for the scheduler's own.
+        shift: μ of a dynamic shift.
+    """
+    scheduler = copy.deepcopy(scheduler)
+    options = {} if shift is None else {"mu": shift}
+    if sigmas is None:
+        scheduler.set_timesteps(steps, **options)
+    else:
+        scheduler.set_timesteps(sigmas=sigmas, **options)
+    return flow_schedule(scheduler.sigmas, scheduler.timesteps)
+
+
+def even_sigmas(steps: int) -> list[float]:
+    """Return 1, 1 − 1/T, …, 1/T, which FLUX and its kin hand to their scheduler."""
+    return torch.linspace(1.0, 1.0 / steps, steps).tolist()
+
+
+def diffusion_levels(scheduler: Any, steps: int) -> Schedule:
+    """Return ᾱ at the timesteps of a diffusion's scheduler and after the last one.
+
+    Schedulers that visit a timestep twice or lie between two of them (PNDM, Heun) are replaced by DDIM with
+    the same noise schedule and spacing.
+    """
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(steps)
+    if not _usable(scheduler.timesteps, steps):
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler.from_config(scheduler.config)
+        scheduler.set_timesteps(steps)
+    times = scheduler.timesteps.cpu()
+    alphas = torch.cat([scheduler.alphas_cumprod.cpu()[times.long()], _final_alpha(scheduler)])
+    return diffusion_schedule(alphas, times)
+
+
+def _usable(times: Tensor, steps: int) -> bool:
+    times = times.double().cpu()
+    return len(times) == steps and bool((times == times.round()).all()) and bool((times.diff() < 0).all())
+
+
+def _final_alpha(scheduler: Any) -> Tensor:
+    """Return ᾱ (1,) after the last step."""
+    if hasattr(scheduler, "final_alpha_cumprod"):
+        return torch.as_tensor(scheduler.final_alpha_cumprod).reshape(1).cpu()
+    if scheduler.config.get("final_sigmas_type", "zero") == "sigma_min":
+        return scheduler.alphas_cumprod[:1].cpu()
+    return torch.ones(1)
+
+
+def noise_from(scheduler: Any, timestep: float, latents: Tensor, output: Tensor) -> Tensor:
+    """Return ε̂ from what the network predicts: the noise, v = √ᾱ ε − √(1−ᾱ) x0, or x0.
+
+    Source: Salimans and Ho, arXiv 2202.00512, appendix D.
+    """
+    kind = scheduler.config.get("prediction_type", EPSILON)
+    if kind == EPSILON:
+        return output
+    alpha = float(scheduler.alphas_cumprod[int(timestep)])
+    signal, noise = alpha**0.5, (1.0 - alpha) ** 0.5
+    latents, output = latents.float(), output.float()
+    if kind == VELOCITY:
+        return signal * output + noise * latents
+    return (latents - signal * output) / noise
