@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from trainers.config import RunConfig
 from trainers.rewards import REWARDS, Reward, load_reward
 
 PROMPTS = ["a red circle", "three green triangles", "a circle", "a red square left of a blue circle"]
@@ -19,7 +20,14 @@ def pictures(dtype=torch.float32):
 @pytest.fixture(scope="module", name="loaded")
 def fixture_loaded():
     cache = {}
-    return lambda spec: cache.setdefault(spec.name, spec.load()("cpu"))
+    return lambda spec: (
+        cache[spec.name] if spec.name in cache else cache.setdefault(spec.name, spec.load()("cpu"))
+    )
+
+
+def captions(spec):
+    """Four captions that the reward can score."""
+    return [*spec.examples, *spec.examples][:4] if spec.examples else PROMPTS
 
 
 @every_reward
@@ -33,7 +41,7 @@ def test_row_is_complete(spec):
 def test_shape_type_and_range(spec, loaded):
     reward = loaded(spec)
     assert isinstance(reward, Reward)
-    scores = reward(pictures(), PROMPTS)
+    scores = reward(pictures(), captions(spec))
     assert scores.shape == (4,) and scores.dtype == torch.float32
     assert scores.isfinite().all()
     assert (scores >= spec.low).all() and (scores <= spec.high).all()
@@ -42,7 +50,7 @@ def test_shape_type_and_range(spec, loaded):
 @every_reward
 def test_gradients_flow_exactly_when_the_row_says_so(spec, loaded):
     images = pictures().requires_grad_()
-    scores = loaded(spec)(images, PROMPTS)
+    scores = loaded(spec)(images, captions(spec))
     assert scores.requires_grad == spec.differentiable
     if spec.differentiable:
         scores[0].backward()
@@ -52,28 +60,31 @@ def test_gradients_flow_exactly_when_the_row_says_so(spec, loaded):
 
 @every_reward
 def test_scores_do_not_change_between_calls_or_with_order(spec, loaded):
-    reward, images = loaded(spec), pictures()
-    scores = reward(images, PROMPTS)
-    torch.testing.assert_close(reward(images, PROMPTS), scores, rtol=0, atol=0)
-    torch.testing.assert_close(reward(images.flip(0), PROMPTS[::-1]).flip(0), scores)
+    reward, images, prompts = loaded(spec), pictures(), captions(spec)
+    scores = reward(images, prompts)
+    torch.testing.assert_close(reward(images, prompts), scores, rtol=0, atol=0)
+    torch.testing.assert_close(reward(images.flip(0), prompts[::-1]).flip(0), scores)
 
 
 @every_reward
 def test_half_precision_pictures_are_scored_in_float32(spec, loaded):
-    scores = loaded(spec)(pictures(torch.bfloat16), PROMPTS)
+    scores = loaded(spec)(pictures(torch.bfloat16), captions(spec))
     assert scores.dtype == torch.float32 and scores.isfinite().all()
 
 
 @every_reward
-def test_prompts_of_the_shapes_world_are_valid(spec, loaded):
-    assert loaded(spec).validate_prompts(PROMPTS) == []
+def test_its_captions_are_valid_and_others_are_told(spec, loaded):
+    assert loaded(spec).validate_prompts(captions(spec)) == []
+    if spec.examples:
+        assert "a red circle" in loaded(spec).validate_prompts(PROMPTS)[0]
 
 
 @every_reward
 def test_loads_by_name_as_a_mixture_of_one(spec, loaded):
     mixture = load_reward(spec.name)
     assert mixture.differentiable == spec.differentiable and mixture.bounds == (spec.low, spec.high)
-    torch.testing.assert_close(mixture(pictures(), PROMPTS), loaded(spec)(pictures(), PROMPTS))
+    prompts = captions(spec)
+    torch.testing.assert_close(mixture(pictures(), prompts), loaded(spec)(pictures(), prompts))
 
 
 def test_listing_and_parsing_import_no_torch():
@@ -82,3 +93,14 @@ def test_listing_and_parsing_import_no_torch():
         "parse_mixture('shapes:1,tiny_clip:0.2'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@every_reward
+def test_nothing_stands_in_its_way_here(spec):
+    assert spec.obstacles(RunConfig()) == []
+
+
+@every_reward
+def test_what_it_downloads_is_said(spec):
+    for part in spec.weights:
+        assert part.repo.count("/") == 1 and part.files and part.licence and part.megabytes > 0

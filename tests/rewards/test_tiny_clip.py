@@ -62,21 +62,21 @@ def test_value_is_the_cosine_that_transformers_computes(reward, saved):
 
 def test_features_have_unit_length_and_carry_gradients(reward):
     pixels = images().requires_grad_()
-    features = reward.features(pixels)
+    features = reward.towers.pictures(pixels)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
     features[:, 0].sum().backward()
     assert pixels.grad.abs().sum() > 0
 
 
 def test_weights_are_frozen_and_in_float32(reward):
-    assert not any(p.requires_grad for p in reward.model.parameters())
-    assert {p.dtype for p in reward.model.parameters()} == {torch.float32}
-    assert not reward.model.training
+    model = reward.towers.model
+    assert not any(p.requires_grad for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not model.training
 
 
 def test_gradient_agrees_with_a_finite_difference(reward):
-    reward.model.double()
-    reward.mean, reward.std = reward.mean.double(), reward.std.double()
+    reward.towers.model.double()
     pixels = images(dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(reward(pixels, PROMPTS).sum(), pixels)
     direction = torch.randn(pixels.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -92,12 +92,12 @@ def test_other_sizes_are_resampled_differentiably(reward):
 
 
 def test_each_caption_is_embedded_once(reward):
-    first = reward.caption_features(PROMPTS)
+    first = reward.towers.captions(PROMPTS)
     calls = []
-    reward.model.text_model.register_forward_hook(lambda *_: calls.append(1))
-    again = reward.caption_features([*PROMPTS, *PROMPTS[::-1]])
+    reward.towers.model.text_model.register_forward_hook(lambda *_: calls.append(1))
+    again = reward.towers.captions([*PROMPTS, *PROMPTS[::-1]])
     assert calls == [] and torch.equal(again, first[[0, 1, 1, 0]])
-    reward.caption_features(["a blue square", "a blue square"])
+    reward.towers.captions(["a blue square", "a blue square"])
     assert calls == [1]
 
 

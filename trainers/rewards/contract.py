@@ -7,6 +7,7 @@ values; which of the two is a field of its row. Imports no torch, so that the ta
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from trainers.registry import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from trainers.config import RunConfig
+    from trainers.rewards.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,11 @@ class RewardSpec(Spec):
         cost: how expensive one picture is, in words.
         source: the paper or standard the definition comes from.
         better: which direction is better; rewards are maximised, so always "higher".
+        weights: published files that it needs.
+        examples: captions it can score, for rewards that cannot score any caption.
+        prompts: built-in prompt sets made for it, NAME-train and NAME-heldout; empty where any will do.
+        configured: its factory is `load(device, config)` and reads settings of the run.
+        check: "module:attribute" of a function (config, ask) → sentences that say what else is missing.
     """
 
     differentiable: bool
@@ -39,6 +48,24 @@ class RewardSpec(Spec):
     cost: str
     source: str
     better: str = "higher"
+    weights: tuple[Weights, ...] = ()
+    examples: tuple[str, ...] = ()
+    prompts: str = ""
+    configured: bool = False
+    check: str = ""
+
+    def obstacles(self, config: RunConfig, ask: bool = True) -> list[str]:
+        """Return a sentence for everything that keeps the reward from working on this machine.
+
+        Args:
+            config: the settings of the run.
+            ask: whether the network may be asked; without, only what is certain is told.
+        """
+        found = [sentence for part in self.weights if (sentence := part.obstacle(ask)) is not None]
+        if self.check:
+            module, _, attribute = self.check.partition(":")
+            found += getattr(importlib.import_module(module), attribute)(config, ask)
+        return found
 
 
 class Reward(ABC):

@@ -15,9 +15,12 @@ from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import known_cause, out_of_memory
 from trainers.registry import Registry
 from trainers.rewards.contract import Reward, RewardSpec
+from trainers.rewards.own import own_name, own_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from trainers.config import RunConfig
 
 WEIGHT_LOW, WEIGHT_HIGH = 1e-6, 1e6
 
@@ -89,7 +92,8 @@ def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, 
     """Read "name:weight,name:weight"; a bare name has weight 1.
 
     Args:
-        text: the mixture as typed. A negative weight asks for less of a reward.
+        text: the mixture as typed; a name may be a function in a file, "file.py:function". A negative
+            weight asks for less of a reward.
         rewards: the table of valid names.
 
     Returns:
@@ -101,13 +105,15 @@ def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, 
     parts: list[tuple[str, float]] = []
     problems: list[str] = []
     for piece in text.split(","):
-        name, colon, number = (word.strip() for word in piece.partition(":"))
+        name, colon, number = _split(piece)
         if not name:
             problems.append(
                 f"'{text}' has an empty part; write for example 'shapes' or 'shapes:1,tiny_clip:0.2'."
             )
             continue
-        if name not in rewards:
+        if own_name(name):
+            problems += own_problems(name)
+        elif name not in rewards:
             problems.append(rewards.unknown(name))
         if any(name == earlier for earlier, _ in parts):
             problems.append(f"The reward '{name}' is given twice; add the weights and write it once.")
@@ -123,10 +129,44 @@ def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, 
     return tuple(parts)
 
 
-def load_mixture(text: str, device: str, rewards: Registry[RewardSpec]) -> Mixture:
-    """Read a mixture and load its parts."""
-    pairs = [(rewards.get(name), weight) for name, weight in parse_mixture(text, rewards)]
-    return Mixture([Part(spec, weight, spec.load()(device)) for spec, weight in pairs])
+def load_mixture(
+    text: str, device: str, rewards: Registry[RewardSpec], config: RunConfig | None = None
+) -> Mixture:
+    """Read a mixture and load its parts, each onto the device and with the settings of the run if it reads
+    any.
+    """
+    parts = []
+    for name, weight in parse_mixture(text, rewards):
+        spec = rewards.get(name)
+        load = spec.load()
+        parts.append(Part(spec, weight, load(device, config) if spec.configured else load(device)))
+    return Mixture(parts)
+
+
+def obstacles(text: str, config: RunConfig, rewards: Registry[RewardSpec], ask: bool = True) -> list[str]:
+    """Return a sentence for everything that keeps the parts of a mixture from working on this machine.
+
+    Args:
+        text: the mixture; one that cannot be read has no obstacles, but problems of its own.
+        config: the settings of the run.
+        rewards: the table of valid names.
+        ask: whether the network may be asked.
+    """
+    try:
+        names = [name for name, _ in parse_mixture(text, rewards)]
+    except InputError:
+        return []
+    return list(dict.fromkeys(told for name in names for told in rewards.get(name).obstacles(config, ask)))
+
+
+def _split(piece: str) -> tuple[str, str, str]:
+    """Split "name:weight"; the name of a function in a file has a colon itself."""
+    own = own_name(piece)
+    if own:
+        _, colon, number = piece.strip()[own.end() :].partition(":")
+        return own[0], colon, number.strip()
+    name, colon, number = (word.strip() for word in piece.partition(":"))
+    return name, colon, number
 
 
 def _weight(text: str) -> float | None:

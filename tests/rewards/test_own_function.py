@@ -1,0 +1,146 @@
+"""A function in a file as a reward: read without running it, checked when it runs, refused where others
+start runs.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trainers.cli import main
+from trainers.errors import FaultError, InputError
+from trainers.presets import build_config
+from trainers.rewards import REWARDS, load_reward, parse_mixture
+from trainers.rewards.own import resolved
+
+CODE = """
+import torch
+print("imported")
+
+def redness(images, prompts):
+    return images[:, 0].mean((1, 2))
+
+def black_box(images, prompts):
+    return [float(len(prompt)) for prompt in prompts]
+
+def too_few(images, prompts):
+    return [1.0]
+
+def raises(images, prompts):
+    raise RuntimeError("out of ideas")
+
+redness.differentiable = True
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def images():
+    return torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_it_is_scored_mixed_and_differentiated(file):
+    mixture = load_reward(f"{file}:redness:2,brightness:-1")
+    leaf = images().requires_grad_()
+    values = mixture(leaf, ["", "", ""])
+    parts = mixture.components(images(), ["", "", ""])
+    torch.testing.assert_close(values.detach(), 2 * images()[:, 0].mean((1, 2)) - parts["brightness"])
+    values.sum().backward()
+    assert leaf.grad[:, 0].min() > 0 and mixture.differentiable
+
+
+def test_a_function_that_says_nothing_is_a_black_box(file):
+    mixture = load_reward(f"{file}:black_box")
+    values = mixture(images().requires_grad_(), ["a", "bb", "ccc"])
+    assert not mixture.differentiable and values.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_naming_it_runs_nothing(file):
+    name = f"{file}:redness"
+    code = f"from trainers.rewards import *; parse_mixture('{name}:0.5'); print(REWARDS.get('{name}').title)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "redness of mine.py\n"
+    assert parse_mixture(f"{file}:redness:0.5,shapes") == ((f"{file}:redness", 0.5), ("shapes", 1.0))
+    assert REWARDS.get(f"{file}:redness").differentiable and f"{file}:redness" not in REWARDS
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("mine.py:nothing", "no function 'nothing' .*it has redness, black_box"),
+        ("absent.py:redness", "does not exist"),
+        ("mine.py:redness:0", "must be a number of size"),
+        ("broken.py:f", "not valid Python"),
+    ],
+)
+def test_mistakes_are_told_in_sentences(file, change, words):
+    (file.parent / "broken.py").write_text("def f(:\n")
+    with pytest.raises(InputError, match=words):
+        parse_mixture(f"{file.parent}/{change}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("too_few", "shape \\(1,\\) for 3 pictures"), ("raises", "RuntimeError: out of ideas")],
+)
+def test_what_goes_wrong_in_it_is_one_sentence_with_its_name(file, name, words):
+    with pytest.raises(FaultError, match=f"mine.py:{name}' failed. .*{words}"):
+        load_reward(f"{file}:{name}")(images(), ["", "", ""])
+
+
+def test_a_file_that_cannot_be_imported_is_told(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import no_such_thing\ndef f(images, prompts):\n    return 0\n")
+    with pytest.raises(InputError, match="Importing .* ModuleNotFoundError"):
+        load_reward(f"{path}:f")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SYSTEM": "spaces", "RSM_ALLOW_OWN_CODE": "1"}, "A Space takes"),
+        ({"RSM_ALLOW_OWN_CODE": "0"}, "This app takes"),
+    ],
+)
+def test_it_is_refused_where_others_start_runs(file, monkeypatch, variables, words):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=words):
+        build_config("tiny-flow", "grpo", f"{file}:redness", {})
+    with pytest.raises(InputError, match=words):
+        build_config("tiny-flow", "grpo", "shapes", {"server_url": "http://127.0.0.1:1"})
+    with pytest.raises(InputError, match=words):
+        REWARDS.get(f"{file}:redness").load()("cpu")
+
+
+def test_the_app_refuses_it_unless_its_owner_allows_it():
+    code = "import rsm_app, os; print(os.environ['RSM_ALLOW_OWN_CODE'])"
+    for given, expected in ((None, "0"), ("1", "1")):
+        clean = {"PATH": "/usr/bin"} | ({"RSM_ALLOW_OWN_CODE": given} if given else {})
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected
+
+
+def test_its_file_is_named_from_the_root(file, monkeypatch, capsys):
+    monkeypatch.chdir(file.parent)
+    assert resolved("shapes:1, mine.py:redness:2") == f"shapes:1,{file}:redness:2"
+    arguments = [
+        "train",
+        "--model",
+        "tiny-flow",
+        "--estimator",
+        "grpo",
+        "--reward",
+        "mine.py:redness",
+        "--dry-run",
+    ]
+    assert main(arguments) == 0
+    assert f"{file}:redness" in capsys.readouterr().out

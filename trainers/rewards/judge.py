@@ -1,0 +1,164 @@
+"""A vision-language model as judge, over any server that speaks OpenAI's chat protocol. A black box.
+
+Each picture is one request with the caption and the question; the answer's last line "Score: N", 0 to 10,
+is the score. Requests run side by side, and answers are kept, so that a picture is never paid for twice.
+The key comes from the environment variable that ``judge_key_variable`` names, and goes nowhere but into the
+request's header.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from trainers.config import RunConfig
+from trainers.errors import FaultError
+from trainers.rewards.contract import Reward
+from trainers.rewards.endpoint import BadAnswer, Endpoint
+from trainers.rewards.quantise import to_uint8
+from trainers.rewards.remote import judge_access
+from trainers.rewards.server import encoded
+
+HIGHEST = 10.0
+_FORM = (
+    'The picture was drawn for the caption "{prompt}". {question} End with one line that reads "Score: N", '
+    "where N is a number from 0 (worst) to 10 (best)."
+)
+_SCORE = re.compile(r"score[^\w-]{0,6}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+
+
+class AnswerStore:
+    """Scores that were given once, in a SQLite file that processes share; in memory alone where none can be.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path | None):
+        self._lock = threading.Lock()
+        self._known: dict[str, float] = {}
+        self._file: sqlite3.Connection | None = None
+        if path is not None:
+            with contextlib.suppress(
+                OSError, sqlite3.Error
+            ):  # a store that cannot be costs only repeated questions
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = sqlite3.connect(path, timeout=10, check_same_thread=False, isolation_level=None)
+                self._file.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL)")
+
+    def get(self, key: str) -> float | None:
+        """Return a score, or None."""
+        with self._lock:
+            if key not in self._known and self._file is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    row = self._file.execute("SELECT score FROM scores WHERE key = ?", (key,)).fetchone()
+                    if row:
+                        self._known[key] = row[0]
+            return self._known.get(key)
+
+    def put(self, key: str, score: float) -> None:
+        """Keep a score."""
+        with self._lock:
+            self._known[key] = score
+            if self._file is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    self._file.execute("INSERT OR REPLACE INTO scores VALUES (?, ?)", (key, score))
+
+
+class Judge(Reward):
+    """Scores of a judge, divided by 10.
+
+    Args:
+        endpoint: its chat completions.
+        model: the model's name there.
+        question: what is judged.
+        parallel: requests at the same time.
+        store: answers given before.
+    """
+
+    def __init__(self, endpoint: Endpoint, model: str, question: str, parallel: int, store: AnswerStore):
+        self.endpoint = endpoint
+        self.model = model
+        self.question = question
+        self.store = store
+        self._pool = ThreadPoolExecutor(parallel, "judge")
+
+    def __call__(self, images, prompts, metadata=None):
+        files = [encoded(picture, "PNG") for picture in to_uint8(images)]
+        scores = list(self._pool.map(self._score, files, prompts))
+        return torch.tensor(scores, dtype=torch.float32, device=images.device)
+
+    def _score(self, file: bytes, prompt: str) -> float:
+        text = _FORM.format(prompt=prompt, question=self.question)
+        key = _key(self.endpoint.address, self.model, text, file)
+        score = self.store.get(key)
+        if score is None:
+            body = json.dumps(_request(self.model, text, file)).encode()
+            score = self.endpoint.post(body, "application/json", read_score)
+            self.store.put(key, score)
+        return score
+
+
+def _request(model: str, text: str, file: bytes) -> dict:
+    url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
+    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
+    return {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0}
+
+
+def _key(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part if isinstance(part, bytes) else part.encode()
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()
+
+
+def read_score(body: bytes) -> float:
+    """Return the score in an answer, in [0, 1].
+
+    Raises:
+        BadAnswer: it is not of OpenAI's form, or says no score from 0 to 10.
+    """
+    try:
+        text = json.loads(body)["choices"][0]["message"]["content"]
+        found = _SCORE.findall(text)
+    except (ValueError, LookupError, TypeError):
+        raise BadAnswer("with something that is no chat completion") from None
+    if not found:
+        raise BadAnswer("without a line 'Score: N'")
+    score = float(found[-1])
+    if not 0 <= score <= HIGHEST:
+        raise BadAnswer(f"with the score {score:g}, which is not within 0 and 10")
+    return score / HIGHEST
+
+
+def store_path() -> Path:
+    """Return where answers are kept: below ``RSM_CACHE``, else the user's cache folder."""
+    root = os.environ.get("RSM_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "rsm-studio" / "judge.sqlite"
+
+
+def load(device: str = "cpu", config: RunConfig | None = None) -> Judge:
+    """Return the judge of the config.
+
+    Raises:
+        FaultError: its address, model or key is missing.
+    """
+    config = config or RunConfig()
+    access = judge_access(config)
+    if access.problems:
+        raise FaultError(" ".join(access.problems))
+    headers = {"Authorization": f"Bearer {access.key}"} if access.key else {}
+    endpoint = Endpoint("judge", access.address, config.endpoint_timeout, config.endpoint_retries, headers)
+    store = AnswerStore(store_path())
+    return Judge(endpoint, access.model, config.judge_question, config.endpoint_parallel, store)

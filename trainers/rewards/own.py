@@ -1,0 +1,142 @@
+"""A reward of one's own: ``file.py:function``, for people who run the engine on their own machine.
+Torch-free.
+
+The function gets pictures (B, 3, H, W) in [0, 1] and the B prompts, and returns B numbers. It is a black
+box unless the file says ``function.differentiable = True``. Before a run the file is parsed and never
+executed. Refused where others can start runs: on Spaces, in the app, and wherever ``RSM_ALLOW_OWN_CODE`` is
+0.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from trainers.registry import Registry
+from trainers.rewards.contract import RewardSpec
+
+PERMISSION = "RSM_ALLOW_OWN_CODE"
+_NAME = re.compile(r"(?P<file>[^,]+\.py):(?P<function>[A-Za-z_]\w*)")
+
+
+def own_name(text: str) -> re.Match | None:
+    """Return the match at the beginning of a part of a mixture that names a function in a file, else None."""
+    return _NAME.match(text.strip())
+
+
+def refusal(what: str) -> str | None:
+    """Return the sentence that says that something of a visitor's own is refused here; None where it is
+    allowed.
+
+    Args:
+        what: What was asked for, as in "a function of your own".
+    """
+    if os.environ.get("SYSTEM") == "spaces":
+        return f"A Space takes rewards of the list and not {what}; use the list, or your own machine."
+    if os.environ.get(PERMISSION, "1").strip().lower() in ("0", "no", "false", "off"):
+        return (
+            f"This app takes rewards of the list and not {what}. Start the run in a shell, or let whoever "
+            f"runs the app set {PERMISSION}=1."
+        )
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSpec(RewardSpec):
+    """The row that a function in a file would have in the table.
+
+    Attributes:
+        file: The file.
+        function: Its name there.
+    """
+
+    file: Path
+    function: str
+
+    def load(self) -> Any:
+        """Return a factory ``load(device) -> Reward``; imports the file when it is called."""
+        importer = super().load()
+        return lambda device="cpu": importer(self.file, self.function)
+
+
+def own_problems(name: str) -> list[str]:
+    """Say what keeps a function in a file from being a reward, without running the file."""
+    refused = refusal("a function of your own")
+    if refused:
+        return [refused]
+    match = _NAME.fullmatch(name)
+    path, function = Path(match["file"]).expanduser(), match["function"]
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return [f"The file {path} of the reward '{name}' does not exist."]
+    except OSError as error:
+        return [f"The file {path} of the reward '{name}' cannot be read: {error.strerror}."]
+    except (SyntaxError, ValueError) as error:
+        return [f"The file {path} of the reward '{name}' is not valid Python: {error}."]
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if function not in names:
+        there = f"it has {', '.join(names)}" if names else "it has none"
+        return [f"The file {path} has no function '{function}' at its top level ({there})."]
+    return []
+
+
+def resolved(mixture: str) -> str:
+    """Return a mixture with the files of its own functions named from the root, to mean the same
+    everywhere.
+    """
+    parts = []
+    for part in mixture.split(","):
+        match = own_name(part)
+        path = Path(match["file"]).expanduser().resolve() if match else None
+        parts.append(f"{path}{part.strip()[len(match['file']) :]}" if match else part)
+    return ",".join(parts)
+
+
+def own_spec(name: str) -> OwnSpec:
+    """Return the row of a function in a file; its problems are told by ``own_problems``."""
+    match = _NAME.fullmatch(name)
+    path, function = Path(match["file"]).expanduser(), match["function"]
+    return OwnSpec(
+        name=name,
+        title=f"{function} of {path.name}",
+        summary="A function of your own.",
+        target="trainers.rewards.own_function:load_function",
+        differentiable=_says_differentiable(path, function),
+        low=-inf,
+        high=inf,
+        unit="as the function has it",
+        cost="as the function has it",
+        source=str(path),
+        file=path,
+        function=function,
+    )
+
+
+def _says_differentiable(path: Path, function: str) -> bool:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return any(
+        isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is True
+        and any(ast.unparse(target) == f"{function}.differentiable" for target in node.targets)
+        for node in tree.body
+    )
+
+
+class RewardTable(Registry[RewardSpec]):
+    """The table of rewards; ``get`` also knows functions in files, which no listing shows."""
+
+    def get(self, name: str) -> RewardSpec:
+        """Return the row called ``name``, or that of a function in a file; errors as in ``Registry.get``."""
+        if name not in self and _NAME.fullmatch(name):
+            return own_spec(name)
+        return super().get(name)
