@@ -34,11 +34,18 @@ def chromium() -> str | None:
 
 
 @pytest.fixture
-def one_thread():
-    """Run chunks one after the other, for toys that record the order of calls."""
+def restored_threads():
+    """Give the number of threads back after a test that sets it."""
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def one_thread(restored_threads):
+    """Run chunks one after the other, for toys that record the order of calls."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -25,7 +25,13 @@ LAYERS = (  # bottom first
 )
 TORCH_FREE = (
     *("trainers.config", "trainers.registry", "trainers.methods", "trainers.errors", "trainers.presets"),
-    *("trainers.rewards", "trainers.models"),
+    *(
+        "trainers.rewards",
+        "trainers.models",
+        "trainers.preflight",
+        "trainers.symptoms",
+        "trainers.adapter_file",
+    ),
 )
 HEAVY = {"torch", "diffusers", "transformers", "peft", "gradio"}
 CORE_MAY_IMPORT = {"torch"} | sys.stdlib_module_names

@@ -258,7 +258,6 @@ def test_later_layers_win_and_a_person_wins_over_all():
                 assert merged[key] == value
             for key, value in METHODS.get(estimator).defaults.items():
                 assert merged[key] == PAIRS.get((model, estimator), {}).get(key, value)
-            assert merged["prompts"] == MODELS.get(model).prompts
     config = build(learning_rate="2e-4", seed="3")
     assert (config.learning_rate, config.seed) == (2e-4, 3)
     assert changed_settings(config) == {"learning_rate": 2e-4, "seed": 3}

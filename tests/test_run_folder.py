@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,7 +13,15 @@ import pytest
 
 from trainers.errors import FaultError
 from trainers.processes import process_alive
-from trainers.run_folder import RunFolder, append_line, atomic_write, read_json, read_lines
+from trainers.run_folder import (
+    RESERVE_BYTES,
+    RunFolder,
+    RunStatus,
+    append_line,
+    atomic_write,
+    read_json,
+    read_lines,
+)
 
 
 @pytest.fixture
@@ -30,6 +39,23 @@ def test_a_live_state_without_a_process_reads_interrupted(folder):
     process.wait()
     write_status(folder, state="running", pid=process.pid, pid_started=started)
     assert folder.status().state == "interrupted"
+
+
+def test_the_last_word_of_a_run_takes_the_reserve_that_its_folder_held(folder, monkeypatch):
+    folder.write_status(RunStatus(state="running"))
+    assert folder.reserve.stat().st_size == RESERVE_BYTES
+    replace = os.replace
+
+    def full(source, target):
+        if folder.reserve.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(FaultError):
+        folder.write_status(RunStatus(state="running", updates=3))
+    folder.write_status(RunStatus(state="failed", error="The disk is full."))
+    assert folder.status().error == "The disk is full." and not folder.reserve.exists()
 
 
 def test_a_zombie_is_not_alive():

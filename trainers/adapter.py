@@ -11,13 +11,14 @@ import json
 import tempfile
 from pathlib import Path
 
-from trainers.errors import FaultError
+from safetensors.torch import load_file
+
+from trainers.adapter_file import WEIGHTS, read_header
+from trainers.errors import FaultError, InputError
 from trainers.models import ModelSpec
 from trainers.models.base import PipelineModel, load_model
 from trainers.policy import ADAPTER, Policy
 from trainers.run_folder import atomic_write, write_fault
-
-WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:
@@ -26,20 +27,50 @@ def save_adapter(policy: Policy, folder: Path) -> None:
     Raises:
         FaultError: The disk is full or the folder cannot be written; an older adapter stays.
     """
-    model = policy.model
-    name = model.network_name
     metadata = policy.network.peft_config[ADAPTER].to_dict()
     # peft keeps the targets in a set, whose order differs from process to process.
     metadata["target_modules"] = sorted(metadata["target_modules"])
-    arguments = {f"{name}_lora_layers": policy.state(), f"{name}_lora_adapter_metadata": metadata}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as staging:
-            type(model.pipe).save_lora_weights(staging, safe_serialization=True, **arguments)
+            policy.model.save_lora(Path(staging), policy.state(), metadata)
             for file in Path(staging).iterdir():
-                atomic_write(folder / file.name, _canonical(file.read_bytes()))
+                content = file.read_bytes()
+                atomic_write(
+                    folder / file.name, _canonical(content) if file.suffix == ".safetensors" else content
+                )
     except OSError as error:
         raise write_fault(folder / WEIGHTS, error) from error
+
+
+def load_adapter(policy: Policy, file: Path) -> None:
+    """Let a policy begin with a stored LoRA instead of with none.
+
+    Args:
+        policy: A policy at its beginning; its rank, alpha and target modules must be the LoRA's.
+        file: What ``save_adapter`` wrote.
+
+    Raises:
+        InputError: The file is damaged, or its tensors or its alpha are not those of the policy.
+    """
+    header = read_header(file)
+    prefix, mine = f"{policy.model.network_name}.", policy.state()
+    shapes = {name.removeprefix(prefix): shape for name, shape in header.shapes.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in mine.items()}:
+        raise InputError(
+            "The LoRA to begin from does not have the shapes of this run's: it is of another base model, of "
+            f"another rank than {policy.rank}, or changes other modules."
+        )
+    if header.alpha != policy.alpha:
+        raise InputError(
+            f"The LoRA to begin from has alpha {header.alpha}, but 'lora_alpha' is {policy.alpha:g}; its "
+            "effect would be another one. Set lora_alpha to the same value."
+        )
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}
+    policy.load_state({name: tensor.to(mine[name]) for name, tensor in tensors.items()})
+    if policy.trails:
+        policy.follow(0.0)
+        policy.refresh()
 
 
 def _canonical(content: bytes) -> bytes:
@@ -55,15 +86,24 @@ def _canonical(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
-def reload_adapter(spec: ModelSpec, folder: Path, device: str) -> PipelineModel:
-    """Return a fresh model with the saved adapter loaded by plain diffusers.
+def reload_adapter(
+    spec: ModelSpec, folder: Path, device: str, base: PipelineModel | None = None
+) -> PipelineModel:
+    """Return a model with the saved adapter loaded by plain diffusers.
+
+    Args:
+        spec: The base model.
+        folder: The adapter.
+        device: Where it goes.
+        base: A loaded base model that is needed no more, when there is no room for a fresh one beside it.
 
     Raises:
         FaultError: The adapter is missing or damaged.
     """
-    model = load_model(spec, device)
+    model = load_model(spec, device) if base is None else base
     try:
-        model.pipe.load_lora_weights(folder)
+        model.forget_lora()
+        model.load_lora(folder)
     except Exception as error:
         raise FaultError(
             f"The adapter in {folder} could not be loaded by diffusers ({type(error).__name__}: {error})."

@@ -17,19 +17,24 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
+from trainers.adapter_file import find_adapter, read_header
 from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
 from trainers.failures import explain
 from trainers.interruption import Interruption
+from trainers.launch import launched
 from trainers.methods import METHODS
 from trainers.models import MODELS
+from trainers.models.families import supported
+from trainers.preflight import obstacles
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
 from trainers.run_folder import RunFolder, read_json
 from trainers.run_lock import hold
+from trainers.tracking import add_export
 
 MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 
@@ -39,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
+        if launched()[0] > 0:
+            return _follow(options)
         return options.command(options) or 0
     except StudioError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -54,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainers", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="fine-tune a model into a new run folder"))
+    _add_spread(
+        commands.add_parser("spread", help="see whether a reward tells the base model's pictures apart")
+    )
     resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
     resume.add_argument("run", type=Path, help="the run folder")
     for name in ("budget_seconds", "max_updates"):
@@ -70,12 +80,33 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--reward", help="reward or mixture; the run's by default")
     evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
     evaluate.set_defaults(command=_evaluate)
+    add_export(commands.add_parser("export-metrics", help="copy a run's metrics to an experiment tracker"))
     add_lab(commands.add_parser("lab", help="study the estimators on a law that is known exactly"))
     add_bench(commands.add_parser("bench", help="measure speed, or compare the methods on pictures"))
     return parser
 
 
+def _add_spread(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.set_defaults(command=_spread)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.add_argument("--out", type=Path, help="the run folder to create")
+    parser.add_argument(
+        "--from-adapter",
+        dest="start_adapter",
+        metavar="PLACE",
+        help="begin from the LoRA of a run folder or adapter folder, with its rank and alpha",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check and print the settings, then stop")
+    parser.epilog = "Settings: " + ", ".join(RunConfig.__dataclass_fields__)
+    parser.set_defaults(command=_train)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="JSON file of settings, for example a run's config.json")
     for name in ("model", "reward", "estimator"):
         parser.add_argument(f"--{name}", help=RunConfig.__dataclass_fields__[name].metadata["help"])
@@ -83,14 +114,19 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help_text = RunConfig.__dataclass_fields__[name].metadata["help"]
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=help_text)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
-    parser.add_argument("--out", type=Path, help="the run folder to create")
-    parser.add_argument("--dry-run", action="store_true", help="check and print the settings, then stop")
-    parser.epilog = "Settings: " + ", ".join(RunConfig.__dataclass_fields__)
-    parser.set_defaults(command=_train)
+
+
+def _follow(options) -> int:
+    """Be one of the further processes of a launcher: they help to train, and leave all else to the first."""
+    if options.command not in (_train, _resume) or getattr(options, "dry_run", False):
+        return 0
+    from trainers.follower import follow
+
+    return follow()
 
 
 def _train(options) -> int:
-    config = _config(options)
+    config = _startable(_config(options))
     if options.dry_run:
         print(config.to_json(), end="")
         return 0
@@ -100,6 +136,16 @@ def _train(options) -> int:
 
     with hold(options.out):
         return _work(start(options.out, config), config)
+
+
+def _spread(options) -> int:
+    config = _startable(_config(options))
+    from trainers.spread import check_spread
+
+    record = check_spread(config).record()
+    lines = (f"{name:8} {value:.4g}" for name, value in record.items())
+    print(json.dumps(record) if options.json else "\n".join(lines))
+    return 0
 
 
 def _config(options) -> RunConfig:
@@ -113,6 +159,7 @@ def _config(options) -> RunConfig:
     given = {name: getattr(options, name) for name in ("model", "reward", "estimator", *MAIN_OPTIONS)}
     values |= {name: value for name, value in given.items() if value is not None}
     try:
+        values |= _begun_from(getattr(options, "start_adapter", None))
         values |= parse_assignments(options.set)
     except InputError as error:
         found += error.problems
@@ -128,6 +175,22 @@ def _config(options) -> RunConfig:
     if found:
         raise InputError(*dict.fromkeys(found))
     return config
+
+
+def _startable(config: RunConfig) -> RunConfig:
+    """Return the settings if nothing that they need is missing here."""
+    if found := obstacles(config):
+        raise InputError(*found)
+    return config
+
+
+def _begun_from(place: str | None) -> dict:
+    """Return the settings that beginning from a LoRA fixes."""
+    if not place:
+        return {}
+    header = read_header(find_adapter(place))
+    shape = {"lora_rank": header.rank, "lora_alpha": header.alpha}
+    return {"start_adapter": place} | {name: value for name, value in shape.items() if value}
 
 
 def _prompt_problems(name: str | None) -> list[str]:
@@ -157,9 +220,12 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
     signal.signal(signal.SIGTERM, interruption.on_sigterm)
     with ProgressBar() as bar:
         try:
+            from trainers.ranks import join, leave
             from trainers.session import Session
 
-            status = Session(folder, config, bar.show, interruption).run()
+            ranks = join()
+            status = Session(folder, config, bar.show, interruption, ranks=ranks).run()
+            leave(ranks)
         except BaseException as error:
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
@@ -179,24 +245,28 @@ def _list(options) -> int:
         return 0
     tables = {"models": MODELS, "rewards": REWARDS, "estimators": METHODS}
     if options.json:
-        print(
-            json.dumps({name: [_plain(spec) for spec in table] for name, table in tables.items()}, indent=2)
-        )
+        rows = {name: [_plain(spec) for spec in table] for name, table in tables.items()}
+        print(json.dumps(rows, indent=2, default=dataclasses.asdict))
         return 0
     for name, table in tables.items():
         print(f"{name}:")
         for spec in table:
             print(f"  {spec.name:28} {spec.summary}")
+        if table is MODELS:
+            print(f"  {'FOLDER or OWNER/NAME':28} Any checkpoint of these classes: {supported()}.")
     return 0
 
 
 def _plain(spec) -> dict:
     """Return a table row as JSON can hold it: infinite limits as text, defaults as a plain mapping."""
     record = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    return {
-        key: dict(value) if isinstance(value, Mapping) else str(value) if value in (inf, -inf) else value
-        for key, value in record.items()
-    }
+    return {key: _readable(value) for key, value in record.items()}
+
+
+def _readable(value):
+    if isinstance(value, Mapping):
+        return {key: _readable(part) for key, part in value.items()}
+    return str(value) if value in (inf, -inf) else value
 
 
 def _evaluate(options) -> int:

@@ -13,7 +13,7 @@ from trainers.config import RunConfig
 from trainers.custom import CUSTOM
 from trainers.errors import InputError
 from trainers.methods import METHODS
-from trainers.models import MODELS
+from trainers.models import EMBEDDED, MODELS, ModelSpec
 from trainers.presets import build_config
 from trainers.run_folder import append_line
 
@@ -48,6 +48,12 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--updates", type=int, default=5, help="rollouts to time")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting")
+    what.add_argument(
+        "--random-weights",
+        metavar="NAME",
+        default="",
+        help="an architecture at full size, nothing to download; on a CPU the tiny one of its family",
+    )
     methods = parser.add_argument_group("methods")
     methods.add_argument("--seeds", type=int, default=3, help="seeds of every row")
     methods.add_argument("--seconds", type=float, default=60.0, help="training seconds of every row")
@@ -133,21 +139,35 @@ def _say(text: str) -> None:
 def _bench(options) -> int:
     if options.what == "methods":
         return _bench_methods(options)
+    spec = _bench_spec(options)
+    estimator = options.estimator or f"rsm_zeroth_order_{spec.family}"
+    reward = options.reward or ("brightness" if options.random_weights else RunConfig.reward)
+    values = parse_assignments(options.set)
+    model = spec.name
+    if options.random_weights:
+        # Timed with the settings of the embedded model of their family, on fewer prompts.
+        model = next(m.name for m in MODELS if m.family == spec.family)
+        values = {"prompts_per_update": 4} | values
+    config = build_config(model, estimator, reward, values)
     from trainers.bench import bench, table
 
-    spec = MODELS.get(options.model or RunConfig.model)
-    estimator = options.estimator or next(
-        m.name for m in METHODS if spec.family in m.families and m.order == "zeroth"
-    )
-    reward = options.reward or RunConfig.reward
-    config = build_config(spec.name, estimator, reward, parse_assignments(options.set))
-    result = bench(config, max(1, options.updates))
+    result = bench(config, max(1, options.updates), options.random_weights)
     print(json.dumps(result, indent=2) if options.json else table(result))
     return 0
 
 
+def _bench_spec(options) -> ModelSpec:
+    if not options.random_weights:
+        return MODELS.get(options.model or RunConfig.model)
+    if options.model:
+        raise InputError("'--random-weights' takes the place of '--model': give one of them.")
+    from trainers.models.random_weights import random_spec
+
+    return random_spec(options.random_weights)
+
+
 def _bench_methods(options) -> int:
-    models = [MODELS.get(options.model).name] if options.model else MODELS.names()
+    models = [MODELS.get(options.model).name] if options.model else EMBEDDED
     estimators = [METHODS.get(name.strip()).name for name in (options.estimator or "").split(",") if name]
     reward = options.reward or "tiny_clip"
     _check_race(options, models, estimators, reward)

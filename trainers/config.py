@@ -28,16 +28,35 @@ class RunConfig:
     help texts: B rows, K branches, T sampling steps.
     """
 
-    model: str = _setting("tiny-flow", "Base model: a name from the model table.", group="what")
+    model: str = _setting(
+        "tiny-flow",
+        "Base model: a name of the model table, a folder of a diffusers pipeline, or a Hub id (owner/name).",
+        group="what",
+    )
     reward: str = _setting(
-        "shapes", "Reward to maximise, or a weighted mixture such as 'shapes:1,tiny_clip:0.2'.", group="what"
+        "shapes",
+        "Reward to maximise, or a weighted mixture such as 'shapes:1,tiny_clip:0.2'; 'file.py:function' is "
+        "one of your own.",
+        group="what",
     )
     estimator: str = _setting(
         "rsm_zeroth_order_flow", "Method: a row of the reward-score-matching table.", group="what"
     )
-    prompts: str = _setting("shapes-train", "Training prompts: a built-in set or a text file.", group="what")
+    prompts: str = _setting(
+        "shapes-train",
+        "Training prompts: a built-in set or a text file; the model and the reward choose the default.",
+        group="what",
+    )
     heldout_prompts: str = _setting(
-        "shapes-heldout", "Prompts of the before/after comparison, never trained on.", group="what"
+        "shapes-heldout",
+        "Prompts of the before/after comparison, never trained on; chosen as the training prompts are.",
+        group="what",
+    )
+    start_adapter: str = _setting(
+        "",
+        "LoRA that training begins from: a run folder or a folder with a diffusers LoRA of the same rank and "
+        "alpha; empty begins with the base model.",
+        group="what",
     )
     seed: int = _setting(0, "Seed of every random draw of the run.", group="what", low=0, high=2**31 - 1)
     budget_seconds: float = _setting(
@@ -49,6 +68,9 @@ class RunConfig:
     )
     max_updates: int = _setting(
         0, "Stop after this many updates; 0 trains until the budget ends.", group="what", low=0, high=10**7
+    )
+    resolution: int = _setting(
+        0, "Side of the square pictures in pixels; 0 is the model's own.", group="what", low=0, high=4096
     )
 
     rollout_steps: int = _setting(
@@ -96,7 +118,8 @@ class RunConfig:
     )
     guidance_scale: float | None = _setting(
         None,
-        "Classifier-free guidance of rollout and evaluation; empty uses the model's own value.",
+        "Classifier-free guidance of rollout and evaluation, or the distilled scale where the model has one; "
+        "empty uses the model's own value.",
         group="rollout",
         low=0.0,
         high=50.0,
@@ -246,10 +269,63 @@ class RunConfig:
     eval_batch: int = _setting(
         32, "Pictures sampled at once during evaluation.", group="evaluation", low=1, high=4096
     )
+    probe_prompts: int = _setting(
+        8,
+        "Held-out prompts that are drawn and scored now and then during training, two pictures each.",
+        group="evaluation",
+        low=1,
+        high=1000,
+    )
+    probe_every: int = _setting(
+        0,
+        "Updates from one look at these prompts to the next; 0 never looks.",
+        group="evaluation",
+        low=0,
+        high=10**6,
+    )
     others: str = _setting(
         "",
         "Un-optimised rewards to report, separated by commas; empty chooses the model's usual ones.",
         group="evaluation",
+    )
+
+    server_url: str = _setting(
+        "",
+        "Address of the reward 'server'; empty uses RSM_REWARD_SERVER.",
+        group="endpoint",
+    )
+    server_protocol: str = _setting(
+        "pickle",
+        "What the reward server speaks: pickle as Flow-GRPO's servers do, or json.",
+        group="endpoint",
+        choices=("pickle", "json"),
+    )
+    judge_url: str = _setting(
+        "",
+        "Address of the judge up to and with /v1, OpenAI-compatible; empty uses RSM_JUDGE_URL.",
+        group="endpoint",
+    )
+    judge_model: str = _setting(
+        "", "The judge's model, as its server names it; empty uses RSM_JUDGE_MODEL.", group="endpoint"
+    )
+    judge_question: str = _setting(
+        "Judge how well it shows everything that the caption asks for, and how good it looks.",
+        "What the judge is asked about a picture.",
+        group="endpoint",
+    )
+    judge_key_variable: str = _setting(
+        "",
+        "Name of the environment variable that holds the judge's key; empty uses RSM_JUDGE_KEY_VARIABLE.",
+        group="endpoint",
+    )
+    endpoint_timeout: float = _setting(
+        60.0, "Seconds that an endpoint may take to answer once.", group="endpoint", low=0.1, high=3600.0
+    )
+    endpoint_retries: int = _setting(
+        3, "Further attempts when an endpoint fails in a way that may pass.", group="endpoint", low=0, high=20
+    )
+    endpoint_parallel: int = _setting(
+        8, "Questions that the judge is asked at the same time.", group="endpoint", low=1, high=256
     )
 
     dtype: str = _setting(
@@ -257,6 +333,33 @@ class RunConfig:
         "Precision of the network in rollouts and training; kernels and LoRA stay in float32.",
         group="machine",
         choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    gradient_checkpointing: str = _setting(
+        "auto",
+        "Compute parts of the network again in the backward pass instead of keeping them: less memory, a "
+        "third more time in training. auto does so when a large model would not fit otherwise.",
+        group="machine",
+        choices=("auto", "off", "on"),
+    )
+    compile: str = _setting(
+        "off",
+        "Compile the network's repeated blocks (regional): quicker after minutes of warm-up, for long runs.",
+        group="machine",
+        choices=("off", "regional"),
+    )
+    memory: str = _setting(
+        "auto",
+        "GPU memory in GB that a large model is fitted into: rows at once, recomputed activations, text "
+        "encoders kept off the GPU. auto asks the GPU; the effective batch stays.",
+        group="machine",
+        choices=("auto", "12", "16", "24", "48", "80"),
+    )
+    decoder: str = _setting(
+        "own",
+        "Decoder of training pictures: the model's own, or the tiny autoencoder of the same latents, which "
+        "takes a fraction of the memory when reward gradients pass through it.",
+        group="machine",
+        choices=("own", "tiny"),
     )
     device: str = _setting("auto", "Where to run: auto, cpu, cuda or cuda:N.", group="machine")
     threads: int = _setting(0, "CPU threads; 0 uses one per core.", group="machine", low=0, high=1024)

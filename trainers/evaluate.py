@@ -128,8 +128,8 @@ def load_scorer(config: RunConfig, prompts: Sequence[str], device: str) -> Score
         InputError: A reward that was asked for cannot score a prompt.
         FaultError: A file that a reward needs is missing or damaged.
     """
-    reward = load_reward(config.reward, device)
-    asked = load_reward(config.others, device).parts if config.others else ()
+    reward = load_reward(config.reward, device, config)
+    asked = load_reward(config.others, device, config).parts if config.others else ()
     found = reward.validate_prompts(prompts)
     found += [problem for part in asked for problem in part.reward.validate_prompts(prompts)]
     if found:
@@ -146,7 +146,7 @@ def _usual_others(config: RunConfig, reward: Mixture, prompts: Sequence[str], de
         if fitting and name not in usual:
             break
         if name not in optimised:
-            (part,) = load_reward(name, device).parts
+            (part,) = load_reward(name, device, config).parts
             fitting += [] if part.reward.validate_prompts(prompts) else [part]
     return fitting
 
@@ -233,7 +233,7 @@ def drift(model: PipelineModel, prompts: Sequence[str], seed: int) -> float:
     Over up to 32 prompts, without classifier-free guidance; see ``relative_change``.
     """
     schedule = model.schedule(int(model.call["num_inference_steps"]))
-    rows = model.encode(list(prompts)[:DRIFT_PROMPTS])
+    rows = model.encode(list(prompts)[: min(DRIFT_PROMPTS, model.footprint.micro_batch)]).select(slice(None))
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = (len(rows.embeds), *model.latent_shape)
     latents = torch.randn(shape, generator=generator).to(model.device)
@@ -242,11 +242,11 @@ def drift(model: PipelineModel, prompts: Sequence[str], seed: int) -> float:
         return model.predict(model.network, states, float(schedule.timesteps[step]), rows).float()
 
     def base(states: Tensor, step: int) -> Tensor:
-        model.pipe.disable_lora()
+        model.network.disable_lora()
         try:
             return adapted(states, step)
         finally:
-            model.pipe.enable_lora()
+            model.network.enable_lora()
 
     return relative_change(schedule, latents, adapted, base)
 

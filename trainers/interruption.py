@@ -30,6 +30,8 @@ class Interruption:
     Attributes:
         finishing: Whether the comparison after training is being drawn, which a stop request shortens
             instead of ending it.
+        loading: Whether what an earlier session learned is being loaded; a stop waits for that, since then
+            there is something to compare.
         hurry: Whether even that is to be left out.
     """
 
@@ -45,6 +47,7 @@ class Interruption:
         self._signalled = False
         self._noticed: float | None = None
         self.finishing = False
+        self.loading = False
         self.hurry = False
 
     def on_sigterm(self, *_) -> None:
@@ -69,10 +72,10 @@ class Interruption:
         """Let the work go on, or end it.
 
         Raises:
-            StopRequested: A stop was requested and the phase does not finish a stop; or a hurry.
+            StopRequested: A stop was requested and the phase neither finishes a stop nor loads; or a hurry.
             OutOfTime: The session's own time is up.
         """
-        if self.hurry or (not self.finishing and self.stop):
+        if self.hurry or (not self.finishing and not self.loading and self.stop):
             raise StopRequested
         if self.seconds_left <= 0:
             raise OutOfTime

@@ -23,9 +23,12 @@ from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
 from trainers.machine import differentiable_attention, peak_memory_mb
 from trainers.models.base import PipelineModel
 from trainers.objective import Objective
+from trainers.phases import phase
 from trainers.policy import Policy
+from trainers.ranks import ALONE, Ranks
 from trainers.rewards import Mixture
 from trainers.seeds import generator_for, prompt_batch, seed_for
+from trainers.tally import Sums, Tally
 
 PURPOSES = ("latents", "transitions", "steps")
 
@@ -57,20 +60,12 @@ class UpdateMetrics:
         return asdict(self)
 
 
-@dataclass
-class _Tally:
-    """Sums over the rows of one update."""
-
-    loss: float = 0.0
-    kl: float = 0.0
-    kl_rows: int = 0
-    clipped: float = 0.0
-    ratio: float = 0.0
-    guided_rows: int = 0
-
-
 class Trainer:
-    """Policy, optimiser, estimator and objective of one run."""
+    """Policy, optimiser, estimator and objective of one run.
+
+    Attributes:
+        rows_trained: Rows that passed forwards and backwards in this process.
+    """
 
     def __init__(
         self,
@@ -80,6 +75,7 @@ class Trainer:
         prompts: Sequence[str],
         dtype: torch.dtype,
         policy: Policy | None = None,
+        ranks: Ranks = ALONE,
     ):
         """Build everything at update 0; ``restore`` moves to a checkpoint.
 
@@ -90,9 +86,11 @@ class Trainer:
             prompts: The training prompts.
             dtype: Precision of the networks.
             policy: What is trained; by default the model's network with a new LoRA.
+            ranks: The processes that share the work; every one builds its own trainer.
         """
         method = method_of(config)
         self.config = config
+        self.ranks = ranks
         self.reward = reward
         self.prompts = list(prompts)
         self.policy = policy or Policy(
@@ -103,6 +101,7 @@ class Trainer:
             dtype,
             config.guidance_scale,
             config.micro_batch,
+            config.compile == "regional",
         )
         if config.old_decay_max > 0:
             self.policy.follow(0.0)
@@ -116,8 +115,9 @@ class Trainer:
             self.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.conditions = model.encode(self.prompts)
-        self.micro_batch = config.micro_batch
+        self._use_micro_batch(config.micro_batch)
         self.progress = Progress()
+        self.rows_trained = 0
 
     def advance(self) -> list[UpdateMetrics]:
         """Do one rollout and its updates; return one record per update.
@@ -125,7 +125,12 @@ class Trainer:
         Raises:
             FaultError: A reward, loss or gradient is not finite; the LoRA keeps its last finite update.
         """
-        started = time.perf_counter()
+        self.ranks.order("advance")
+        with self.ranks.together():
+            return self._advance()
+
+    def _advance(self) -> list[UpdateMetrics]:
+        started, counted = time.perf_counter(), self.policy.evaluations
         rollout, task = self._rollout()
         rolled = time.perf_counter()
         records = []
@@ -140,15 +145,16 @@ class Trainer:
         before = rolled
         for part, old in zip(parts, olds, strict=True):
             with differentiable_attention(self.policy.device):
-                tally, norm = self._update(task, part, old)
+                sums, norm = self._update(task, part, old)
             now = time.perf_counter()
             self.progress = replace(self.progress, updates=self.progress.updates + 1)
-            records.append(self._metrics(rollout, tally, norm, rolled - started, now - before))
+            records.append(self._metrics(rollout, sums, norm, rolled - started, now - before))
             before = now
         if self.policy.trails:
             rate, limit = self.config.old_decay_rate, self.config.old_decay_max
             self.policy.follow(min(rate * self.progress.rollouts, limit))
         self.policy.refresh()
+        self.policy.evaluations = counted + sum(self.ranks.exchange(self.policy.evaluations - counted))
         self.progress = replace(
             self.progress,
             train_seconds=self.progress.train_seconds + before - started,
@@ -169,7 +175,8 @@ class Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of the same config."""
+        """Continue from a checkpoint of the same config, made by any number of processes."""
+        self.ranks.order("restore", checkpoint)
         self.policy.load_trailing(checkpoint.trailing)
         self.policy.load_state(checkpoint.lora)
         restore_optimiser(self.optimiser, checkpoint.optimiser)
@@ -180,11 +187,12 @@ class Trainer:
 
     def halve_micro_batch(self) -> None:
         """Let half as many rows pass through the network at once; the mean over an update's rows stays."""
+        self.ranks.order("halve_micro_batch")
         self._use_micro_batch(max(1, self.micro_batch // 2))
         self.progress = replace(self.progress, micro_batch=self.micro_batch)
 
     def _use_micro_batch(self, rows: int) -> None:
-        self.micro_batch = self.policy.micro_batch = rows
+        self.micro_batch = self.policy.micro_batch = min(rows, self.policy.model.footprint.micro_batch)
 
     def _rollout(self) -> tuple[Rollout, Task]:
         number, config = self.progress.rollouts, self.config
@@ -195,27 +203,46 @@ class Trainer:
             self.schedule,
             self.prompts,
             self.conditions,
-            torch.tensor(chosen),
+            torch.tensor(chosen[self.ranks.share.rows(len(chosen))]),
             self.reward,
             generators,
+            self.ranks,
         )
         try:
-            return self.estimator.collect(task), task
+            return self._whole(self.estimator.collect(task)), task
         except FaultError as error:
             raise FaultError(f"At update {self.progress.updates + 1}: {error}") from error
+
+    def _whole(self, mine: Rollout) -> Rollout:
+        """Return this process's rows among everybody's, with everybody's rewards."""
+        if self.ranks.alone:
+            return mine
+        counts = [len(row.latents) for row in mine.rows]
+        told = self.ranks.exchange((counts, mine.rewards.cpu(), mine.zero_spread_groups, mine.images_sampled))
+        columns = list(zip(*(counts for counts, *_ in told), strict=True))
+        rows = tuple(
+            replace(row, first=sum(column[: self.ranks.rank]), total=sum(column))
+            for row, column in zip(mine.rows, columns, strict=True)
+        )
+        _, rewards, silent, images = zip(*told, strict=True)
+        return Rollout(rows, torch.cat(rewards), sum(silent), sum(images))
 
     def _part(self, rows: tuple[StepRows, ...], number: int) -> list[StepRows]:
         """Return every U-th row from ``number`` on: the rows of one of the rollout's U updates."""
         stride = self.config.updates_per_rollout
-        parts = [row.select(slice(number, None, stride)) for row in rows]
-        return [part for part in parts if len(part.latents)]
+        parts = []
+        for row in rows:
+            mine = row.select(slice((number - row.first) % stride, None, stride))
+            if total := len(range(number, row.count, stride)):
+                parts.append(mine if row.total is None else replace(mine, total=total))
+        return parts
 
     def _chunks(self, part: list[StepRows]) -> list[tuple[StepRows, float]]:
         """Return micro-batches and the weight of each row, so that every step counts the same."""
         guided = max(1, sum(not rows.anchor_only for rows in part))
         size = self.micro_batch
         return [
-            (rows.select(slice(start, start + size)), 1.0 / (guided * len(rows.latents)))
+            (rows.select(slice(start, start + size)), 1.0 / (guided * rows.count))
             for rows in part
             for start in range(0, len(rows.latents), size)
         ]
@@ -235,37 +262,30 @@ class Trainer:
             rows.latents, self.schedule, rows.step, task.conditions.select(rows.prompt_index)
         )
 
-    def _update(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> tuple[_Tally, float]:
+    def _update(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> tuple[Sums, float]:
         self.optimiser.zero_grad(set_to_none=True)
-        tally = _Tally()
+        tally = Tally()
         for number, (rows, weight) in enumerate(self._chunks(part)):
             output = self._output(task, rows)
             previous = output.detach() if old is None else old[number]
             reference = None
-            if self.objective.needs_reference or number == 0:
+            if self.objective.needs_reference or number == self.ranks.rank == 0:
                 conditions = task.conditions.select(rows.prompt_index)
                 reference = self.policy.reference(rows.latents, self.schedule, rows.step, conditions)
             result = self.objective(rows, output, previous, reference)
             loss = result.loss.sum() * weight
-            loss.backward()
-            self._add(tally, rows, result, float(loss.detach()), reference is not None)
-        return tally, self._step(tally)
+            with phase("training_backward"):
+                loss.backward()
+            self.rows_trained += len(rows.latents)
+            tally.add(rows, loss, result, reference is not None)
+        sums = tally.sums(self.ranks)
+        self.ranks.sum_gradients(self.policy.parameters())
+        with phase("optimiser"):
+            return sums, self._step(sums)
 
-    @staticmethod
-    def _add(tally: _Tally, rows: StepRows, result, loss: float, has_reference: bool) -> None:
-        count = len(rows.latents)
-        tally.loss += loss
-        if has_reference:
-            tally.kl += float(result.kl.sum())
-            tally.kl_rows += count
-        if not rows.anchor_only:
-            tally.guided_rows += count
-            tally.clipped += result.clip_fraction * count
-            tally.ratio += result.ratio * count
-
-    def _step(self, tally: _Tally) -> float:
+    def _step(self, sums: Sums) -> float:
         norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))
-        for name, value in (("loss", tally.loss), ("gradient norm", norm)):
+        for name, value in (("loss", sums.loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 raise FaultError(
                     f"At update {self.progress.updates + 1} the {name} became {value}. The run stopped and "
@@ -275,7 +295,7 @@ class Trainer:
         self.optimiser.step()
         return norm
 
-    def _metrics(self, rollout, tally, norm, rollout_seconds, update_seconds) -> UpdateMetrics:
+    def _metrics(self, rollout, sums, norm, rollout_seconds, update_seconds) -> UpdateMetrics:
         share = self.config.updates_per_rollout
         return UpdateMetrics(
             step=self.progress.updates,
@@ -284,11 +304,11 @@ class Trainer:
             reward_mean=float(rollout.rewards.mean()),
             reward_std=float(rollout.rewards.std(correction=0)),
             zero_spread_groups=rollout.zero_spread_groups,
-            loss=tally.loss,
+            loss=sums.loss,
             grad_norm=norm,
-            clip_fraction=tally.clipped / max(1, tally.guided_rows),
-            ratio_mean=tally.ratio / max(1, tally.guided_rows),
-            kl=tally.kl / max(1, tally.kl_rows),
+            clip_fraction=sums.clip_fraction,
+            ratio_mean=sums.mean_ratio,
+            kl=sums.mean_kl,
             lr=self.config.learning_rate,
             images_per_second=rollout.images_sampled / (rollout_seconds + update_seconds * share),
             peak_memory_mb=peak_memory_mb(),

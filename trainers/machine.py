@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainers.config import RunConfig
 from trainers.errors import InputError
+from trainers.launch import launched, local_rank, processes_here
+from trainers.lending import gpu_is_real
 
 CACHED_PICTURES = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,8 +26,13 @@ def choose_device(config: RunConfig) -> str:
     Raises:
         InputError: A GPU was asked for that is not there.
     """
+    several = launched()[1] > 1
+    if config.device == "auto" and not (torch.cuda.is_available() and gpu_is_real()):
+        return "cpu"
+    if config.device in ("auto", "cuda") and several:
+        return f"cuda:{local_rank() % max(1, torch.cuda.device_count())}"
     if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda"
     if config.device.startswith("cuda"):
         number = int(config.device.partition(":")[2] or 0)
         if number >= torch.cuda.device_count():
@@ -73,9 +80,9 @@ def decoding_batch(device: torch.device, limit: int) -> int:
 
 
 def use_threads(config: RunConfig) -> int:
-    """Set and return the number of CPU threads."""
+    """Set and return the number of CPU threads; by default this process's share of the cores."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(config.threads or available)
+    torch.set_num_threads(config.threads or max(1, available // processes_here()))
     return torch.get_num_threads()
 
 

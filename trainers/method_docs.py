@@ -153,7 +153,8 @@ def _families(method: Method) -> str:
     )
 
 
-def _section(method: Method) -> str:
+def settings(method: Method) -> dict[str, str]:
+    """Return what a row sets, part by part, in words and equations."""
     rows = {
         "works with": _families(method),
         "needs": "a differentiable reward" if method.order == "first" else "any reward",
@@ -168,6 +169,11 @@ def _section(method: Method) -> str:
     }
     if method.defaults:
         rows["own settings"] = ", ".join(f"{name} = {value}" for name, value in method.defaults.items())
+    return rows
+
+
+def _section(method: Method) -> str:
+    rows = settings(method)
     table = "\n".join(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows.items())
     return f"## {method.name}\n\n{method.title}. {method.idea}\n\n| | |\n|---|---|\n{table}\n"
 

@@ -38,14 +38,24 @@ class RowLoss:
     Attributes:
         loss: (B,) with gradient.
         kl: (B,) λ‖o_θ − o_ref‖², without gradient; zeros where the reference was not needed.
-        clip_fraction: Share of branches cut off by the trust region.
-        ratio: Mean importance ratio exp(ℓ).
+        clip_share: Scalar share of branches cut off by the trust region.
+        mean_ratio: Scalar mean importance ratio exp(ℓ).
     """
 
     loss: Tensor
     kl: Tensor
-    clip_fraction: float
-    ratio: float
+    clip_share: Tensor
+    mean_ratio: Tensor
+
+    @property
+    def clip_fraction(self) -> float:
+        """The share of branches cut off, waiting for the device to know it."""
+        return float(self.clip_share)
+
+    @property
+    def ratio(self) -> float:
+        """The mean importance ratio, waiting for the device to know it."""
+        return float(self.mean_ratio)
 
 
 class Objective:
@@ -96,7 +106,8 @@ class Objective:
             old: (B, C, H, W) output of the policy that made the rollout.
             reference: (B, C, H, W) output of the base model; may be None unless ``needs_reference``.
         """
-        total, clipped, ratio = torch.zeros(len(output), device=output.device), 0.0, 1.0
+        total = torch.zeros(len(output), device=output.device)
+        clipped, ratio = total.new_zeros(()), total.new_ones(())
         if self.method.objective == "regression" and not rows.anchor_only:
             total = self._regression(rows, output, old, reference)
         elif rows.advantages is not None:
@@ -108,7 +119,7 @@ class Objective:
                 total = total + self.config.kl_weight * kl
         return RowLoss(total, kl.detach(), clipped, ratio)
 
-    def _log_ratio_form(self, rows: StepRows, output: Tensor, old: Tensor) -> tuple[Tensor, float, float]:
+    def _log_ratio_form(self, rows: StepRows, output: Tensor, old: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The clipped forms of the squared loss: PPO's exp-ratio or the matching loss."""
         weights = self.weights(rows.step)
         change = output - old
@@ -122,7 +133,7 @@ class Objective:
         losses = form(scaled, rows.advantages, self.config.clip_range) / weights.ratio_scale
         share = core.clipped_share(scaled.detach(), rows.advantages, *self._clip_bounds())
         total = weights.loss_scale * losses.mean(1)
-        return total, float(share), float(ratio.detach().exp().mean())
+        return total, share, ratio.detach().exp().mean()
 
     def _regression(self, rows: StepRows, output: Tensor, old: Tensor, reference: Tensor | None) -> Tensor:
         """The squared loss itself: W1‖o_θ − (o_anchor + γG)‖² + W2‖o_θ − o_old‖²."""

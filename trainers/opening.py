@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 
+from trainers.adapter_file import WEIGHTS, checked_start
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
@@ -19,10 +20,12 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
     """Create the folder of a new run.
 
     Raises:
-        InputError: The folder already holds another run or other files.
+        InputError: The folder already holds another run or other files, or the LoRA that training is to begin
+            from is missing or does not fit.
         FaultError: The folder cannot be written.
     """
     folder = RunFolder(path)
+    beginning = checked_start(config) if config.start_adapter else None
     if folder.exists():
         raise InputError(
             f"{folder.path} already holds a run. Choose another --out, or continue it with: "
@@ -30,6 +33,8 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
         )
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file; --out needs a folder.")
+    if beginning is not None:  # a copy, so that the run can be resumed whatever becomes of the original
+        atomic_write(folder.start / WEIGHTS, beginning.read_bytes())
     atomic_write(folder.config, config.to_json())
     return folder
 
@@ -46,13 +51,16 @@ def existing(path: str | os.PathLike) -> RunFolder:
     return folder
 
 
-def reopen(path: str | os.PathLike, limits: Mapping[str, float] | None = None) -> tuple[RunFolder, RunConfig]:
+def reopen(
+    path: str | os.PathLike, limits: Mapping[str, float] | None = None, keep_stop: bool = False
+) -> tuple[RunFolder, RunConfig]:
     """Open a run that ended early, or a finished one that is given more time.
 
     Args:
         path: The run folder.
         limits: New values of ``budget_seconds`` and ``max_updates``; they replace those in ``config.json``,
             so giving the same ones twice changes nothing.
+        keep_stop: Whether a stop request from before this process began is meant for this session too.
 
     Raises:
         InputError: There is no run, it is still at work, or it is finished and gets no more time.
@@ -74,7 +82,8 @@ def reopen(path: str | os.PathLike, limits: Mapping[str, float] | None = None) -
     config = from_mapping(values | dict(limits or {}))
     if limits:
         atomic_write(folder.config, config.to_json())
-    _forget_old_stop(folder)
+    if not keep_stop:
+        _forget_old_stop(folder)
     _sweep(folder)
     return folder, config
 
@@ -89,7 +98,7 @@ def _forget_old_stop(folder: RunFolder) -> None:
 
 def _sweep(folder: RunFolder) -> None:
     """Remove the half-written files of a killed worker; not those of the app, which may be writing now."""
-    own = (folder.config, folder.status_file, folder.metrics, folder.report)
+    own = (folder.config, folder.status_file, folder.metrics, folder.report, folder.reserve)
     litter = [part for path in own for part in path.parent.glob(f".{path.name}.*")]
     litter += [part for place in (folder.samples, folder.checkpoints) for part in place.rglob(".*")]
     for part in litter:

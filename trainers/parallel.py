@@ -9,13 +9,14 @@ or with one thread, chunks simply run one after the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
 
 import torch
 
 Chunk = TypeVar("Chunk")
+Middle = TypeVar("Middle")
 Result = TypeVar("Result")
 
 
@@ -51,7 +52,38 @@ def map_chunks(
     return list(iterate_chunks(function, chunks, device))
 
 
+def overlapped(
+    first: Callable[[Chunk], Middle], second: Callable[[Chunk, Middle], Result], chunks: Sequence[Chunk]
+) -> list[Result]:
+    """Return ``second(chunk, first(chunk))`` of every chunk, in order, without gradient.
+
+    While the second works on a chunk in a thread of its own, the first goes on with the next one: on a GPU
+    pictures are decoded while those before them are scored, which is often a processor's or a server's work.
+    """
+    found: list[Result] = []
+    without_gradient = torch.no_grad()(second)
+    with ThreadPoolExecutor(1, "overlapped") as helper:
+        waiting: Future[Result] | None = None
+        for chunk in chunks:
+            with torch.no_grad():
+                middle = first(chunk)
+            if waiting is not None:
+                found.append(waiting.result())
+            waiting = helper.submit(without_gradient, chunk, middle)
+        return [*found, waiting.result()] if waiting is not None else found
+
+
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    # The number of threads inside an operation is a setting of each calling thread.
-    return ThreadPoolExecutor(threads, "inference", initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(threads, "inference", initializer=work_alone)
+
+
+def work_alone() -> None:
+    """Keep the operations of the calling thread on one core, whatever other threads set later.
+
+    The number is each thread's own, but a thread takes the process's number at its first operation. Asking
+    for it takes that step now: a thread of the pool that had no chunk yet would otherwise wake with what the
+    main thread set since, and its pictures would differ in their last bits.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(1)

@@ -10,12 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainers.run_folder import RunFolder, write_fault
-
-
-def picture_name(side: str, index: int) -> str:
-    """Return the path of a picture relative to its run."""
-    return f"samples/{side}/{index:05d}.png"
+from trainers.run_folder import RunFolder, picture_name, write_fault
 
 
 def save_pictures(folder: RunFolder, side: str, pictures: Tensor, first: int = 0) -> list[str]:

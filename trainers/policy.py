@@ -21,8 +21,10 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
+from trainers.errors import InputError
 from trainers.models.base import Conditions, PipelineModel
 from trainers.parallel import map_chunks
+from trainers.phases import phase
 
 ADAPTER = "default"
 
@@ -36,9 +38,11 @@ class Policy:
 
     Attributes:
         model: The family adapter.
+        rank, alpha: Of the LoRA.
         network: The denoiser in training precision with the LoRA injected.
         guidance_scale: Classifier-free guidance of every output; 1 means none.
         evaluations: Network evaluations so far, in rows (guidance counts twice).
+        sampled: Those of them that the merged copy made.
         before_batch: Called before every pass through the network; may raise to end the work there.
     """
 
@@ -53,14 +57,33 @@ class Policy:
         dtype: torch.dtype = torch.float32,
         guidance_scale: float | None = None,
         micro_batch: int = 128,
+        compiled: bool = False,
     ):
-        """Copy the model's network into ``dtype`` and inject a LoRA whose initial effect is zero."""
+        """Copy the model's network into ``dtype`` and inject a LoRA whose initial effect is zero.
+
+        Args:
+            model: The family adapter.
+            rank: Of the LoRA.
+            alpha: The LoRA's scale is alpha / rank.
+            seed: Of the LoRA's initial weights.
+            dtype: Precision of the networks.
+            guidance_scale: Of every output; the model's own when None.
+            micro_batch: Rows that pass through the network at once.
+            compiled: Whether the network's repeated blocks are compiled when they are first used.
+
+        Raises:
+            InputError: The network offers no checkpoints or has no repeated blocks to compile.
+        """
         self.model = model
-        self.guidance_scale = model.guidance_scale if guidance_scale is None else guidance_scale
+        self.rank, self.alpha = rank, float(alpha)
+        self.guidance_scale = model.classifier_free_scale(guidance_scale)
         self.micro_batch = micro_batch
-        self.evaluations = 0
-        self._merged = copy.deepcopy(model.network).to(dtype)
-        self.network = copy.deepcopy(self._merged)
+        self.evaluations = self.sampled = 0
+        if model.footprint.one_network:  # then the LoRA is never merged, and leaves with ``forget_lora``
+            self._merged = self.network = model.network.to(dtype)
+        else:
+            self._merged = copy.deepcopy(model.network).to(dtype)
+            self.network = copy.deepcopy(self._merged)
         lora_config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -72,6 +95,10 @@ class Policy:
             self.network.add_adapter(lora_config, ADAPTER)
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
+        if model.footprint.gradient_checkpointing:
+            _save_memory(self.network)
+        if compiled:
+            _compile(self._merged, self.network)
         self._trailing: list[Tensor] | None = None
 
     @property
@@ -144,6 +171,8 @@ class Policy:
             self._merge()
 
     def _merge(self) -> None:
+        if self._merged is self.network:
+            return
         base = dict(self.model.network.named_modules())
         merged = dict(self._merged.named_modules())
         for name, layer in self.network.named_modules():
@@ -164,14 +193,19 @@ class Policy:
             return self._guided(self.network, latents, schedule, step, rows)
 
     def sample_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
-        """Return the merged copy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
+        """Return the rollout policy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
 
+        @torch.no_grad()  # here, because every thread has a grad mode of its own
         def run(chunk: Tensor) -> Tensor:
             return self._guided(self._merged, latents[chunk], schedule, step, rows.select(chunk))
 
+        counted = self.evaluations
         self._count(latents)
+        self.sampled += self.evaluations - counted
         chunks = torch.arange(len(latents), device=latents.device).split(self.micro_batch)
-        return torch.cat(map_chunks(run, chunks, latents.device))
+        unmerged = self._merged is self.network
+        with self._as_old() if unmerged else contextlib.nullcontext():
+            return torch.cat(map_chunks(run, chunks, latents.device))
 
     def _count(self, latents: Tensor) -> None:
         self.evaluations += len(latents) * (2 if self.guidance_scale > 1.0 else 1)
@@ -182,11 +216,19 @@ class Policy:
         rows = rows.to(network.dtype)
         scale = self.guidance_scale
         if scale <= 1.0:
-            return self.model.predict(network, latents, timestep, rows).float()
-        doubled = torch.cat([latents, latents])
-        both = self.model.predict(network, doubled, timestep, rows.guided()).float()
+            with phase(self._activity(network)):
+                return self.model.predict(network, latents, timestep, rows).float()
+        doubled, rows = torch.cat([latents, latents]), rows.guided()
+        with phase(self._activity(network)):
+            both = self.model.predict(network, doubled, timestep, rows).float()
         empty, prompted = both.chunk(2)
         return empty + scale * (prompted - empty)
+
+    def _activity(self, network: nn.Module) -> str:
+        shared = self._merged is self.network  # then only training follows gradients through it
+        if network is self._merged and not (shared and torch.is_grad_enabled()):
+            return "rollout_network"
+        return "training_forward" if torch.is_grad_enabled() else "reference_network"
 
     @contextlib.contextmanager
     def _adapter_off(self):
@@ -195,3 +237,28 @@ class Policy:
             yield
         finally:
             self.network.enable_adapters()
+
+
+def _save_memory(network: nn.Module) -> None:
+    """Let the backward pass recompute the network's blocks from their inputs."""
+    if not getattr(network, "_supports_gradient_checkpointing", False):
+        raise InputError(
+            f"{type(network).__name__} cannot recompute activations: set 'gradient_checkpointing' to off."
+        )
+    network.enable_gradient_checkpointing()
+
+
+def _compile(*networks: nn.Module) -> None:
+    """Compile each network's repeated blocks, once for all blocks of a kind, when they are first used."""
+    for network in networks:
+        # Not every class of diffusers names its repeated blocks; those that no device may split are the same.
+        names = (
+            getattr(network, "_repeated_blocks", None) or getattr(network, "_no_split_modules", None) or ()
+        )
+        blocks = [module for module in network.modules() if type(module).__name__ in names]
+        if not blocks:
+            raise InputError(
+                f"'compile' is regional, but {type(network).__name__} names no repeated blocks; use off."
+            )
+        for block in blocks:
+            block.compile()

@@ -7,7 +7,7 @@ The measured evidence for the numbers is in docs/LOG.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainers.coercion import coerce_all, problems
@@ -15,8 +15,14 @@ from trainers.config import RunConfig
 from trainers.custom import method_of, setting_problems
 from trainers.errors import InputError
 from trainers.methods import METHODS, misfit
-from trainers.models import MODELS
+from trainers.models import MODELS, ModelSpec
+from trainers.models.configured import model_problems
 from trainers.rewards import REWARDS, parse_mixture
+from trainers.rewards.own import resolved
+from trainers.rewards.remote import endpoint_problems
+
+# Their updates take less than half as long as those of other rows, and looks are to take no larger share.
+_QUICK: Mapping[str, Any] = {"probe_every": 10}
 
 PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-flow", "rsm_zeroth_order_flow"): {
@@ -28,15 +34,16 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "prompts_per_update": 32,
         "reward_scale": 15.0,
         "gradient_quantile": 0.5,
+        **_QUICK,
     },
-    ("tiny-flow", "vgg_flow"): {"reward_scale": 15.0, "gradient_quantile": 0.5},
-    ("tiny-flow", "residual_nabla_db"): {"reward_scale": 15.0, "gradient_quantile": 0.5},
-    ("tiny-flow", "sqdf"): {"reward_scale": 15.0, "gradient_quantile": 0.5},
+    ("tiny-flow", "vgg_flow"): {"reward_scale": 15.0, "gradient_quantile": 0.5, **_QUICK},
+    ("tiny-flow", "residual_nabla_db"): {"reward_scale": 15.0, "gradient_quantile": 0.5, **_QUICK},
+    ("tiny-flow", "sqdf"): {"reward_scale": 15.0, "gradient_quantile": 0.5, **_QUICK},
     ("tiny-flow", "ram"): {"advantage": "group"},
     ("tiny-flow", "branch_grpo"): {"prompts_per_update": 12, "branches": (4, 4)},
-    ("tiny-diffusion", "vgg_flow"): {"reward_scale": 10.0, "gradient_quantile": 0.5},
-    ("tiny-diffusion", "residual_nabla_db"): {"reward_scale": 10.0, "gradient_quantile": 0.5},
-    ("tiny-diffusion", "sqdf"): {"reward_scale": 10.0, "gradient_quantile": 0.5},
+    ("tiny-diffusion", "vgg_flow"): {"reward_scale": 10.0, "gradient_quantile": 0.5, **_QUICK},
+    ("tiny-diffusion", "residual_nabla_db"): {"reward_scale": 10.0, "gradient_quantile": 0.5, **_QUICK},
+    ("tiny-diffusion", "sqdf"): {"reward_scale": 10.0, "gradient_quantile": 0.5, **_QUICK},
     ("tiny-diffusion", "ram"): {"advantage": "group"},
     ("tiny-diffusion", "branch_grpo"): {"prompts_per_update": 12, "branches": (4, 4)},
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
@@ -51,6 +58,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "train_fraction": 0.6,
         "reward_scale": 10.0,
         "gradient_quantile": 0.5,
+        **_QUICK,
     },
 }
 
@@ -64,14 +72,28 @@ PIXEL_SETTINGS: Mapping[str, Any] = {"kl_weight": 0.5}
 def preset(model: str, estimator: str, reward: str) -> dict[str, Any]:
     """Return the tuned settings of a combination, most specific layer last."""
     spec = MODELS.get(model)
-    layers = [spec.defaults, METHODS.get(estimator).defaults, PAIRS.get((model, estimator), {})]
-    names = {part.partition(":")[0].strip() for part in reward.split(",")}
-    if names <= PIXEL_REWARDS:
+    layers = [spec.defaults, METHODS.get(estimator).defaults, spec.pairs.get(estimator, {})]
+    layers.append(PAIRS.get((model, estimator), {}))
+    names = [part.partition(":")[0].strip() for part in reward.split(",")]
+    if PIXEL_REWARDS.issuperset(names):
         layers.append(PIXEL_SETTINGS)
-    merged: dict[str, Any] = {"prompts": spec.prompts, "heldout_prompts": spec.heldout_prompts}
+    sets = prompt_sets(spec, names)
+    merged: dict[str, Any] = {"prompts": f"{sets}-train", "heldout_prompts": f"{sets}-heldout"}
     for layer in layers:
         merged |= layer
     return merged
+
+
+def prompt_sets(spec: ModelSpec, rewards: Sequence[str]) -> str:
+    """Return the built-in prompt sets that fit a model and its rewards, without -train or -heldout.
+
+    An embedded model draws nothing but its own world; any other takes the sets of the first reward that has
+    some, because such a reward cannot score others.
+    """
+    if spec.embedded:
+        return spec.prompts
+    own = (REWARDS.get(name).prompts for name in rewards if name in REWARDS)
+    return next(filter(None, own), spec.prompts)
 
 
 def default_config(model: str, estimator: str, reward: str) -> RunConfig:
@@ -93,13 +115,15 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
             range and combinations that do not fit.
     """
     values = {"model": model, "estimator": estimator, "reward": reward, **values}
+    values["reward"] = resolved(str(values["reward"]))
     found, clean = coerce_all(values)
     model, estimator, reward = (str(values[key]) for key in ("model", "estimator", "reward"))
-    unknown = _name_problems(model, estimator, reward)
-    known = model in MODELS and estimator in METHODS
+    found_model = _model_problems(model)
+    unknown = found_model + _name_problems(estimator, reward)
+    known = not found_model and estimator in METHODS
     base = preset(model, estimator, reward) if known else {}
     config = RunConfig(**(base | clean))
-    found += unknown + problems(config)
+    found += unknown + problems(config) + endpoint_problems(config)
     if not unknown:
         found += _method_problems(config)
     if found:
@@ -107,10 +131,8 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     return config
 
 
-def _name_problems(model: str, estimator: str, reward: str) -> list[str]:
+def _name_problems(estimator: str, reward: str) -> list[str]:
     found = []
-    if model not in MODELS:
-        found.append(MODELS.unknown(model))
     if estimator not in METHODS:
         found.append(METHODS.unknown(estimator))
     try:
@@ -118,6 +140,14 @@ def _name_problems(model: str, estimator: str, reward: str) -> list[str]:
     except InputError as error:
         found += error.problems
     return found
+
+
+def _model_problems(model: str) -> list[str]:
+    try:
+        MODELS.get(model)
+    except InputError as error:
+        return list(error.problems)
+    return []
 
 
 def _method_problems(config: RunConfig) -> list[str]:
@@ -128,7 +158,7 @@ def _method_problems(config: RunConfig) -> list[str]:
         return list(error.problems)
     differentiable = all(REWARDS.get(name).differentiable for name, _ in parse_mixture(config.reward))
     found = misfit(method, MODELS.get(config.model).family, differentiable)
-    return found + setting_problems(method, config)
+    return found + setting_problems(method, config) + model_problems(config)
 
 
 def changed_settings(config: RunConfig) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from trainers.adapter import reload_adapter
 from trainers.coercion import from_mapping
 from trainers.errors import InputError
 from trainers.machine import choose_device, quiet_libraries, use_threads
-from trainers.models import MODELS
 from trainers.models.base import load_model
+from trainers.models.configured import configured
+from trainers.preflight import obstacles
 from trainers.prompts import load_prompts
+from trainers.rewards.own import resolved
 from trainers.run_folder import RunFolder
 
 
@@ -41,11 +43,15 @@ def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int
     device = choose_device(config)
     quiet_libraries()
     use_threads(config)
-    texts = load_prompts(prompts or config.heldout_prompts)
     if reward:
-        config = replace(config, reward=reward, others="")
+        config = replace(config, reward=resolved(reward), others="")
+    if prompts:
+        config = replace(config, heldout_prompts=prompts)
+    if found := obstacles(config):
+        raise InputError(*found)
+    texts = load_prompts(config.heldout_prompts)
     scorer = ev.load_scorer(config, texts, device)
-    spec = MODELS.get(config.model)
+    spec = configured(config)
     count = len(texts) if prompts else config.eval_prompts
     items = ev.plan(texts, count, samples, config.seed)
     names = [item.prompt for item in items]

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainers.errors import FaultError
@@ -21,6 +21,7 @@ from trainers.processes import process_alive
 PHASES = ("load", "baseline", "train", "evaluate", "save", "done")
 LIVE_STATES = ("running", "stopping")
 HEARTBEAT_SECONDS = 1.0
+RESERVE_BYTES = 32 * 1024
 KILLED = (
     "The worker ended without a word: it was killed, often because memory ran out, or the machine went down."
 )
@@ -79,13 +80,16 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.status_file = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.probes = self.path / "probes.jsonl"
         self.samples = self.path / "samples"
         self.pairs = self.samples / "pairs.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
+        self.start = self.path / "start"
         self.report = self.path / "report.json"
         self.log = self.path / "log.txt"
         self.stop_file = self.path / "stop"
+        self.reserve = self.path / ".reserve"
 
     def exists(self) -> bool:
         """Whether the folder holds a run."""
@@ -102,6 +106,10 @@ class RunFolder:
     def read_metrics(self, since: int = 0) -> list[dict]:
         """Return one mapping per update, from line ``since`` on; a torn last line is left out."""
         return read_lines(self.metrics)[since:]
+
+    def read_probes(self) -> list[dict]:
+        """Return one mapping per look at held-out prompts during training; see ``trainers.probes``."""
+        return read_lines(self.probes)
 
     def read_pairs(self) -> list[dict]:
         """Return the before/after pairs; picture paths are relative to the run folder."""
@@ -137,6 +145,37 @@ class RunFolder:
         if status.state == "running" and self.stop_requested():
             return RunStatus(**{**known, "state": "stopping"})
         return status
+
+    def write_status(self, status: RunStatus) -> None:
+        """Replace the status.
+
+        While the run is live its folder holds a small reserve of the disk, which is given up for the last
+        word: a run that ends because the disk is full can still say so.
+
+        Raises:
+            FaultError: The disk is full or the folder cannot be written; the old status stays.
+        """
+        record = asdict(status)
+        if status.live:
+            write_json(self.status_file, record)
+            if not self.reserve.exists():
+                atomic_write(self.reserve, os.urandom(RESERVE_BYTES))  # nothing can compress it
+            return
+        try:
+            write_json(self.status_file, record)
+        except FaultError:
+            self._release()
+            write_json(self.status_file, record)
+        self._release()
+
+    def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            self.reserve.unlink(missing_ok=True)
+
+
+def picture_name(side: str, index: int) -> str:
+    """Return the path of one side's picture relative to its run."""
+    return f"samples/{side}/{index:05d}.png"
 
 
 def _fitting(raw: dict) -> dict:

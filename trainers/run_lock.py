@@ -61,4 +61,14 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)
+        unlock(descriptor)
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of a lock that ``try_lock`` returned.
+
+    Closing alone would leave it with any process that was forked meanwhile and has the file open too.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)

@@ -13,24 +13,30 @@ import gc
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import psutil
 import torch
 
 from trainers import evaluate as ev
-from trainers.adapter import reload_adapter, save_adapter
+from trainers.adapter import load_adapter, reload_adapter, save_adapter
+from trainers.adapter_file import WEIGHTS
 from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
 from trainers.interruption import STOP_SECONDS, Interruption, OutOfTime, StopRequested
+from trainers.loading import load_trainer
 from trainers.loop import Trainer, UpdateMetrics
 from trainers.machine import choose_device, choose_dtype, quiet_libraries, use_threads
-from trainers.models import MODELS
-from trainers.models.base import PipelineModel, load_model
+from trainers.models.base import PipelineModel
+from trainers.models.configured import configured
+from trainers.models.memory import EVERYTHING
+from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS
+from trainers.probes import Probes
 from trainers.processes import process_age, process_identity
 from trainers.prompts import load_prompts
+from trainers.ranks import ALONE, Ranks
 from trainers.report import Comparison, verdict
 from trainers.run_folder import (
     HEARTBEAT_SECONDS,
@@ -44,7 +50,6 @@ from trainers.run_folder import (
 )
 
 Listener = Callable[[RunStatus], None]
-EVALUATION_MARGIN = 1.25
 FINISHING_SECONDS = 4.0  # beside the drawing: saving, reloading, scoring
 
 
@@ -58,6 +63,7 @@ class Session:
         listener: Listener | None = None,
         interruption: Interruption | None = None,
         age: float | None = None,
+        ranks: Ranks = ALONE,
     ):
         """Bind a folder and a config; ``run`` does the work.
 
@@ -67,8 +73,10 @@ class Session:
             listener: Hears every status.
             interruption: What may end the session early; the run's stop file when None.
             age: Seconds of the budget that this session has used already; the process's age when None.
+            ranks: The processes that work on the run; this one leads.
         """
         self.folder = folder
+        self.ranks = ranks
         self.config = config
         self.interruption = interruption or Interruption(folder)
         self._listener = listener
@@ -126,7 +134,14 @@ class Session:
             if out_of_memory(error):
                 raise FaultError(explain(error)) from error
             raise
+        finally:
+            self._dismiss()
         return self.status
+
+    def _dismiss(self) -> None:
+        """Let the other processes go, whatever they last met."""
+        with contextlib.suppress(StudioError, MemoryError, StopRequested, OutOfTime):
+            self.ranks.order("end")
 
     def _work(self) -> None:
         self._update(state="running", phase="load")
@@ -144,26 +159,26 @@ class Session:
 
     def _load(self) -> tuple[Trainer, PipelineModel, Comparison]:
         config, check = self.config, self.interruption.check
+        check_sharing(config, self.ranks)
+        self.ranks.order("load", (config, str(self.folder.path)))
         device = choose_device(config)
-        dtype = choose_dtype(config, device)
         quiet_libraries()
-        self._log(f"device {device}, precision {dtype}, {use_threads(config)} threads")
-        prompts, heldout = load_prompts(config.prompts), load_prompts(config.heldout_prompts)
+        precision, threads = choose_dtype(config, device), use_threads(config)
+        several = "" if self.ranks.alone else f", {self.ranks.count} processes"
+        self._log(f"device {device}, precision {precision}, {threads} threads{several}")
+        heldout = load_prompts(config.heldout_prompts)
         scorer = ev.load_scorer(config, heldout, device)
-        check()
-        model = load_model(MODELS.get(config.model), device)
-        check()
-        found = scorer.reward.validate_prompts(prompts) + model.prompt_problems(prompts + heldout)
-        if found:
-            raise InputError(*list(dict.fromkeys(found))[:10])
         items = ev.plan(heldout, config.eval_prompts, config.eval_samples_per_prompt, config.seed)
-        trainer = Trainer(config, model, scorer.reward, prompts, dtype)
-        model.before_batch = trainer.policy.before_batch = check
-        check()
+        trainer = load_trainer(config, scorer.reward, device, self.ranks, check)
+        trainer.policy.model.remember([item.prompt for item in items])
+        if (footprint := trainer.policy.model.footprint) != EVERYTHING:
+            self._log(f"fitted into memory: {footprint}")
+        self._probes = Probes(self.folder, config, scorer, items)
 
         def tell(text: str) -> None:
             self._update(message=text)
 
+        model = trainer.policy.model
         return trainer, model, Comparison(self.folder, config, scorer, items, self.interruption, tell)
 
     def _baseline(self, model: PipelineModel, comparison: Comparison) -> ev.Scores:
@@ -185,17 +200,22 @@ class Session:
             done = checkpoint.progress.updates
             self._used_before = checkpoint.progress.used_seconds
             self._baseline_seconds = max(self._baseline_seconds, checkpoint.progress.baseline_seconds)
+        elif (self.folder.start / WEIGHTS).exists():
+            load_adapter(trainer.policy, self.folder.start / WEIGHTS)
         lines = [line for line in self.folder.read_metrics() if line.get("step", 0) <= done]
         write_lines(self.folder.metrics, lines)
+        self._probes.forget_after(done)
 
     def _train(self, trainer: Trainer) -> bool:
         """Train until the budget, the update limit or a stop request; return whether it was stopped."""
         saved = time.monotonic()
+        self.interruption.loading = False
         self._update(phase="train", message="Training.", updates=trainer.progress.updates)
         stopped = False
         while not stopped and not self._training_done(trainer):
             undo = trainer.checkpoint()
             try:
+                self._probes.look(trainer, self.used_seconds)
                 self._one_rollout(trainer, undo)
             except (StopRequested, OutOfTime) as end:
                 _undo(trainer, undo)
@@ -260,11 +280,12 @@ class Session:
             return True
         if progress.rollouts == 0:
             return False
-        rollout_seconds = max(progress.train_seconds / progress.rollouts, self._latest_seconds)
-        return self.used_seconds + rollout_seconds > self.config.budget_seconds - self._evaluation_seconds()
+        ahead = max(progress.train_seconds / progress.rollouts, self._latest_seconds)
+        ahead += self._probes.seconds_due(progress.updates)
+        return self.used_seconds + ahead > self.config.budget_seconds - self._evaluation_seconds()
 
     def _evaluation_seconds(self) -> float:
-        return EVALUATION_MARGIN * self._baseline_seconds + 2.0
+        return EVALUATION_MARGIN * self._baseline_seconds + RESERVE_SECONDS
 
     def _training_status(self, trainer: Trainer, record) -> dict:
         left = self.config.budget_seconds - self.used_seconds
@@ -295,7 +316,11 @@ class Session:
         comparison.forget_others_than(trainer.progress.updates)
         save_adapter(trainer.policy, self.folder.adapter)
         self.interruption.check()
-        model = reload_adapter(MODELS.get(self.config.model), self.folder.adapter, trainer.policy.device)
+        base = trainer.policy.model
+        # Where memory is short the base model itself takes the adapter; no rollout needs it any more.
+        spare = base if base.footprint.offload else None
+        spec = configured(self.config)
+        model = reload_adapter(spec, self.folder.adapter, str(trainer.policy.device), spare)
         model.before_batch = self.interruption.check
         before, after = comparison.after(model, before)
         stopped = stopped or len(after.pictures) < len(comparison.items)
@@ -338,7 +363,7 @@ class Session:
         if important or time.monotonic() - self._spoke >= HEARTBEAT_SECONDS:
             self._spoke = time.monotonic()
             self.status = replace(self.status, heartbeat=time.time())
-            write_json(self.folder.status_file, asdict(self.status))
+            self.folder.write_status(self.status)
         if self._listener:
             self._listener(self.status)
 
@@ -356,6 +381,15 @@ def _undo(trainer: Trainer, undo: Checkpoint) -> None:
     """Go back to the rollout before, but keep to the micro-batch that memory has room for."""
     micro_batch = trainer.progress.micro_batch
     trainer.restore(replace(undo, progress=replace(undo.progress, micro_batch=micro_batch)))
+
+
+def check_sharing(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse a rollout that cannot be dealt out evenly."""
+    if config.prompts_per_update % ranks.count:
+        raise InputError(
+            f"'prompts_per_update' is {config.prompts_per_update}, which {ranks.count} processes cannot "
+            f"share evenly; choose a multiple of {ranks.count}, or another number of processes."
+        )
 
 
 def _memory_sentence(trainer: Trainer) -> str:

@@ -159,7 +159,7 @@ def test_the_micro_batch_does_not_change_a_rollout(micro_batch):
             torch.testing.assert_close(one.latents, other.latents)
 
 
-def test_a_rollout_is_the_same_on_one_core_and_on_several():
+def test_a_rollout_is_the_same_on_one_core_and_on_several(one_thread):
     """Chunks run side by side; each must still be scored for its own prompts."""
     one = estimator("rsm_zeroth_order_flow").collect(task_of(micro_batch=4))
     torch.set_num_threads(2)

@@ -15,6 +15,7 @@ from torch import nn
 from tests.core.toys import CUMULATIVE, SHAPE, randn, schedule_of
 from trainers.estimators.contract import Task
 from trainers.models.base import Conditions
+from trainers.models.memory import EVERYTHING
 from trainers.rewards.contract import Reward
 
 WORDS = ("dot", "line", "ring", "star", "wave")
@@ -66,6 +67,7 @@ class ToyModel:
 
     spec = ToySpec()
     guidance_scale = 1.0
+    footprint = EVERYTHING
     latent_shape = SHAPE
     device = torch.device("cpu")
 
@@ -75,6 +77,9 @@ class ToyModel:
             self.network = randomise(ToyDenoiser(), 1, 0.4).to(dtype).requires_grad_(False).eval()
             self.decoder = randomise(ToyDecoder(), 2, 0.5).to(dtype).requires_grad_(False)
         self.decoded = []
+
+    def classifier_free_scale(self, asked=None):
+        return self.guidance_scale if asked is None else asked
 
     def use_decoder_precision(self, dtype):
         self.decoder.to(dtype)

@@ -9,9 +9,9 @@ import torch
 from trainers.cli import main
 from trainers.lab.estimate import Problem
 from trainers.lab.judging import SAMPLES, judge, law_samples, path_kl, sliced_distance
-from trainers.lab.mixture import reference_mixture, reference_reward
+from trainers.lab.mixture import reference_mixture, reference_reward, reference_schedule
 from trainers.lab.report import as_text
-from trainers.lab.study import rows_of, run_study, schedule_of, study_influence
+from trainers.lab.study import rows_of, run_study, study_influence
 from trainers.lab.training import STEPS, lab_config, lab_trainer, train_row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,7 +103,7 @@ def test_a_small_study_holds_all_three_parts():
     assert {row["method"] for row in study["training"]} == set(rows_of("flow"))
     text = as_text(study)
     assert all(name in text for name in rows_of("flow"))
-    problem = Problem(reference_mixture(), reference_reward(), schedule_of("flow", 25))
+    problem = Problem(reference_mixture(), reference_reward(), reference_schedule("flow", 25))
     assert problem.tilted.log_weights.exp().sum() == pytest.approx(1.0)
 
 

@@ -1,7 +1,5 @@
 """Detector and checker: right on clean pictures, graded in between, nothing for garbage."""
 
-import time
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -153,11 +151,3 @@ def test_batch_types_and_errors():
     assert (fractions.dtype, exacts.dtype) == (np.float32, bool)
     with pytest.raises(ValueError, match="Cannot read"):
         score_batch(np.zeros((1, 64, 64, 3), np.uint8), ["a dog"])
-
-
-def test_a_picture_takes_about_a_millisecond():
-    pictures = np.stack([draw(prompt, seed) for seed, prompt in enumerate(PROMPTS[:100])])
-    started = time.process_time()
-    score_batch(pictures, PROMPTS[:100])
-    # The aim is 1.5 ms on one core; the bound leaves room for a slow and busy machine.
-    assert (time.process_time() - started) / 100 < 0.008

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainers.core.share import WHOLE, Share
+
 
 @dataclass(frozen=True)
 class Coefficients:
@@ -68,8 +70,14 @@ def log_prob(sample: Tensor, center: Tensor, std: float) -> Tensor:
     return -(squared + math.log(std) + 0.5 * math.log(2.0 * math.pi)).flatten(1).mean(1)
 
 
-def noise_like(latents: Tensor, branches: int, generator: torch.Generator) -> Tensor:
-    """Draw (B, K, C, H, W) standard-normal noise on the generator's device, moved to the latents'."""
+def noise_like(latents: Tensor, branches: int, generator: torch.Generator, share: Share = WHOLE) -> Tensor:
+    """Draw (B, K, C, H, W) standard-normal noise on the generator's device, moved to the latents'.
+
+    Args:
+        latents: (B, C, H, W), this process's rows.
+        branches: K.
+        generator: Source of the noise.
+        share: Which part of the batch the rows are.
+    """
     shape = (latents.shape[0], branches, *latents.shape[1:])
-    drawn = torch.randn(shape, generator=generator, dtype=latents.dtype, device=generator.device)
-    return drawn.to(latents.device)
+    return share.normal(shape, generator, latents.dtype).to(latents.device)

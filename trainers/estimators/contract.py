@@ -18,6 +18,7 @@ from trainers.core.schedule import Schedule
 from trainers.methods import Method
 from trainers.models.base import Conditions
 from trainers.policy import Policy
+from trainers.ranks import ALONE, Ranks
 from trainers.rewards.contract import Reward
 from trainers.samplers.kernels import Kernel, stochastic_kernel
 
@@ -34,6 +35,7 @@ class Task:
         chosen: (P,) indices of this rollout's prompts.
         reward: The reward to maximise.
         generators: One CPU generator per purpose: ``latents``, ``transitions``, ``steps``.
+        ranks: The processes that share the rollout; ``chosen`` holds this one's prompts.
     """
 
     policy: Policy
@@ -43,6 +45,7 @@ class Task:
     chosen: Tensor
     reward: Reward
     generators: dict[str, torch.Generator]
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class StepRows:
         advantages: (B, K) advantage of each branch (zeroth order), else None.
         guidance: (B, C, H, W) γG in output space (first order), else None.
         weight: (B,) factor of each row's matching loss, or None for 1.
+        first: How many of the step's rows other processes hold before these.
+        total: The step's rows of all processes; None when these are all.
     """
 
     step: int
@@ -67,6 +72,13 @@ class StepRows:
     advantages: Tensor | None = None
     guidance: Tensor | None = None
     weight: Tensor | None = None
+    first: int = 0
+    total: int | None = None
+
+    @property
+    def count(self) -> int:
+        """The step's rows of all processes."""
+        return len(self.latents) if self.total is None else self.total
 
     @property
     def anchor_only(self) -> bool:
@@ -74,7 +86,7 @@ class StepRows:
         return self.advantages is None and self.guidance is None
 
     def select(self, index: slice) -> StepRows:
-        """Return some of the rows."""
+        """Return some of the rows, as if they were all."""
         parts = (
             self.latents,
             self.prompt_index,
@@ -95,6 +107,9 @@ class Rollout:
         rewards: (N,) rewards of the finished pictures.
         zero_spread_groups: Groups that carried no signal.
         images_sampled: Finished pictures.
+
+    When several processes share the rollout, an estimator returns this process's part, with an entry of
+    ``rows`` for every entry that any process has, in the same order.
     """
 
     rows: tuple[StepRows, ...]

@@ -27,6 +27,7 @@ from trainers.estimators.lookahead import gradient_at, lookahead_levels
 from trainers.estimators.replay import Replay
 from trainers.estimators.scoring import score, score_with_gradient
 from trainers.estimators.start import bound_network, initial_latents, start_rows, training_steps
+from trainers.ranks import Ranks
 from trainers.samplers.kernels import ode
 from trainers.samplers.rollout import Trajectory, trajectory
 
@@ -47,6 +48,7 @@ class FirstOrder(Estimator):
             self.kernel(task) if noisy else ode,
             self.config.noise_level,
             task.generators["transitions"],
+            task.ranks.share,
         )
         # A stochastic kernel may be degenerate at the last step; a deterministic rollout has no such step,
         # and the low-noise end is where the terminal gradient fits best.
@@ -78,26 +80,35 @@ class FirstOrder(Estimator):
         """Store the new states, and return rows that go on from stored ones with fresh noise."""
         if not self.config.replay_size:
             return []
-        replay = Replay(self.state.tensors, self.config.replay_size)
-        count = round(self.config.replay_share * sum(len(row.latents) for row in rows))
+        replay, ranks = Replay(self.state.tensors, self.config.replay_size), task.ranks
+        count = round(self.config.replay_share * sum(ranks.count * len(row.latents) for row in rows))
         found = []
         for step, latents, index in replay.draw(count, task.generators["steps"]):
-            network = bound_network(task, index)
-            output = network(latents, step, torch.arange(len(latents)))
-            coefficients = self.kernel(task)(task.schedule, step, self.config.noise_level)
-            noise = torch.randn(latents.shape, generator=task.generators["transitions"]).to(latents)
-            after = mean(coefficients, latents, output) + coefficients.std * noise
-            found.append(StepRows(step, latents, index, guidance=self._ahead(task, after, step + 1, index)))
-        for row in rows:
-            replay.store(row.step, row.latents, row.prompt_index, task.generators["steps"])
+            mine = ranks.share.rows(len(latents))
+            noise = torch.randn(latents.shape, generator=task.generators["transitions"])
+            found.append(self._again(task, step, latents[mine], index[mine], noise[mine]))
+        for row in rows:  # every process keeps everybody's states, so any number of them can go on
+            states, index = ranks.gather(row.latents), ranks.gather(row.prompt_index)
+            replay.store(row.step, states, index, task.generators["steps"])
         return found
+
+    def _again(self, task: Task, step: int, latents: Tensor, index: Tensor, noise: Tensor) -> StepRows:
+        """Return rows whose gradient is read after one step from stored states, with this noise."""
+        device = task.policy.model.device
+        latents, index, noise = latents.to(device), index.to(device), noise.to(device, latents.dtype)
+        if not len(latents):
+            return StepRows(step, latents, index, guidance=latents)
+        output = bound_network(task, index)(latents, step, torch.arange(len(latents), device=device))
+        coefficients = self.kernel(task)(task.schedule, step, self.config.noise_level)
+        after = mean(coefficients, latents, output) + coefficients.std * noise
+        return StepRows(step, latents, index, guidance=self._ahead(task, after, step + 1, index))
 
     def _finished(self, task: Task, rows: list[StepRows]) -> tuple[StepRows, ...]:
         """Turn raw gradients into guidance: in units of the first rollout, bounded, in output space."""
-        unit = self.config.reward_scale / self._gradient_rms(rows)
+        unit = self.config.reward_scale / self._gradient_rms(rows, task.ranks)
         finished = []
         for row in rows:
-            gradients = self._bounded(row.guidance * unit)
+            gradients = self._bounded(row.guidance * unit, task.ranks)
             finished.append(
                 StepRows(
                     row.step, row.latents, row.prompt_index, guidance=self._factor(task, row.step) * gradients
@@ -105,12 +116,13 @@ class FirstOrder(Estimator):
             )
         return tuple(finished)
 
-    def _gradient_rms(self, rows: list[StepRows]) -> float:
+    def _gradient_rms(self, rows: list[StepRows], ranks: Ranks) -> float:
         """Return the unit of the gradients: their first root mean square, or 1."""
         if self.config.gradient_units == "reward":
             return 1.0
         if "gradient_rms" not in self.state.values:
-            rms = float(torch.stack([row.guidance.pow(2).mean() for row in rows]).mean().sqrt())
+            everybody = [ranks.gather(row.guidance) for row in rows]
+            rms = float(torch.stack([values.pow(2).mean() for values in everybody]).mean().sqrt())
             if not rms > 0.0 or rms == float("inf"):
                 raise FaultError(
                     f"The reward's gradient has root mean square {rms:g} on the first rollout, so there is "
@@ -119,13 +131,14 @@ class FirstOrder(Estimator):
             self.state.values["gradient_rms"] = rms
         return self.state.values["gradient_rms"]
 
-    def _bounded(self, gradients: Tensor) -> Tensor:
+    def _bounded(self, gradients: Tensor, ranks: Ranks) -> Tensor:
         """Rescale gradients whose norm is beyond the running quantile of norms (VGG-Flow's clipping)."""
         quantile = self.config.gradient_quantile
         if quantile >= 1.0:
             return gradients
         norms = gradients.flatten(1).norm(dim=1)
-        seen = torch.cat([self.state.tensors.get("gradient_norms", norms[:0].cpu()), norms.cpu()])[-WINDOW:]
+        new = ranks.gather(norms).cpu()
+        seen = torch.cat([self.state.tensors.get("gradient_norms", new[:0]), new])[-WINDOW:]
         self.state.tensors["gradient_norms"] = seen
         limit = float(torch.quantile(seen, quantile))
         shrink = (limit / norms.clamp(min=1e-30)).clamp(max=1.0)

@@ -16,14 +16,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers.core.advantages import zero_spread
 from trainers.core.parameterization import clean_slope
 from trainers.core.schedule import FLOW
 from trainers.core.weights import forward_slope, is_forward
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.scoring import score
 from trainers.estimators.start import initial_latents, start_rows
-from trainers.estimators.zeroth_order import group_advantages, grouped
+from trainers.estimators.zeroth_order import compared
 from trainers.samplers.kernels import ode
 from trainers.samplers.rollout import trajectory
 
@@ -41,18 +40,20 @@ class ForwardProcess(Estimator):
             ode,
             0.0,
             task.generators["transitions"],
+            task.ranks.share,
         ).final
         rewards = score(task, final, index)
-        groups = grouped(rewards, self.config.group_size, self.method.groups)
-        values = group_advantages(self.config, groups).view(-1, 1)
-        rows = self._rows(task, final, index, values)
-        return Rollout(tuple(rows), rewards, int(zero_spread(groups).sum()), len(rewards))
+        values, silent = compared(self.config, self.method.groups, task.ranks, rewards)
+        rows = self._rows(task, final, index, values.view(-1, 1))
+        return Rollout(tuple(rows), rewards, silent, len(rewards))
 
     def _rows(self, task: Task, final: Tensor, index: Tensor, values: Tensor) -> list[StepRows]:
         rows = []
-        for step, chosen in self._draws(task, len(final)):
+        for step, everybody in self._draws(task, task.ranks.count * len(final)):
+            chosen, mine = _own(task, everybody, len(final))
             clean, prompts = final[chosen], index[chosen]
-            noise = torch.randn(clean.shape, generator=task.generators["transitions"]).to(clean)
+            shape = (len(everybody), *clean.shape[1:])
+            noise = torch.randn(shape, generator=task.generators["transitions"])[mine].to(clean)
             signal, level = float(task.schedule.signal[step]), float(task.schedule.noise[step])
             latents = signal * clean + level * noise
             direction = noise - clean if task.schedule.family == FLOW else noise
@@ -70,7 +71,7 @@ class ForwardProcess(Estimator):
         return rows
 
     def _draws(self, task: Task, count: int) -> list[tuple[int, Tensor]]:
-        """Assign ``forward_draws`` different steps to each sample; return each step's samples."""
+        """Assign ``forward_draws`` different steps to each of everybody's samples; return each step's."""
         steps = task.schedule.steps
         draws = min(self.config.forward_draws, steps)
         order = torch.rand((count, steps), generator=task.generators["steps"]).argsort(1)[:, :draws]
@@ -83,6 +84,8 @@ class ForwardProcess(Estimator):
 
     @torch.no_grad()
     def _old(self, task: Task, latents: Tensor, step: int, prompts: Tensor) -> Tensor:
+        if not len(latents):
+            return latents
         outputs = [
             task.policy.old_output(
                 latents[chunk], task.schedule, step, task.conditions.select(prompts[chunk])
@@ -101,3 +104,10 @@ class ForwardProcess(Estimator):
             return None
         slope = clean_slope(task.schedule, step)
         return 1.0 / (slope * error.abs().flatten(1).mean(1)).clamp(min=1e-5)
+
+
+def _own(task: Task, everybody: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return which of this process's ``count`` samples are among everybody's chosen ones, and where there."""
+    first = task.ranks.rank * count
+    mine = ((everybody >= first) & (everybody < first + count)).nonzero().flatten()
+    return everybody[mine] - first, mine

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainers.core.parameterization import predict_clean
 from trainers.core.transition import mean
-from trainers.estimators.contract import Task
-from trainers.estimators.scoring import in_full_precision, prompts_of
+from trainers.estimators.scoring import in_full_precision, reward_gradient
 from trainers.machine import differentiable_attention
 from trainers.samplers.kernels import ode
+
+if TYPE_CHECKING:  # the contract brings the LoRA library, which the laboratory does not need
+    from trainers.estimators.contract import Task
 
 
 def lookahead_levels(level: int, steps: int, count: int) -> list[int]:
@@ -46,9 +49,7 @@ def gradient_at(task: Task, latents: Tensor, levels: Sequence[int], index: Tenso
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             clean = _clean(task, leaf, levels, index[chunk])
-            images = task.policy.model.decode(clean)
-            values = task.reward(images, prompts_of(task, index[chunk]))
-            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+            _, gradient = reward_gradient(task, clean, leaf, index[chunk])
         gradients.append(in_full_precision(gradient))
     return torch.cat(gradients)
 

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from trainers.estimators.contract import Task
 from trainers.machine import decoding_batch, differentiable_attention
-from trainers.parallel import map_chunks
+from trainers.parallel import map_chunks, overlapped
+from trainers.phases import phase, running
+
+if TYPE_CHECKING:
+    from trainers.estimators.contract import Task
 
 
 def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
     """Return the (B,) rewards of finished latents (B, C, H, W), without gradient."""
+    words = prompts_of(task, prompt_index)
 
-    def run(chunk: Tensor) -> Tensor:
-        images = task.policy.model.decode(latents[chunk])
-        return task.reward(images, prompts_of(task, prompt_index[chunk])).float()
+    def decode(chunk: Tensor) -> Tensor:
+        with phase("decode"):
+            return task.policy.model.decode(latents[chunk])
+
+    def judge(chunk: Tensor, images: Tensor) -> Tensor:
+        with phase("reward"):
+            return task.reward(images, [words[i] for i in chunk.tolist()]).float()
 
     chunks = torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch))
-    return torch.cat(map_chunks(run, chunks, latents.device))
+    if latents.device.type != "cpu" and not running():
+        return torch.cat(overlapped(decode, judge, chunks))
+    return torch.cat(map_chunks(lambda chunk: judge(chunk, decode(chunk)), chunks, latents.device))
 
 
 def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,12 +40,21 @@ def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tu
     for chunk in torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch)):
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
-            images = task.policy.model.decode(leaf)
-            values = task.reward(images, prompts_of(task, prompt_index[chunk]))
-            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+            values, gradient = reward_gradient(task, leaf, leaf, prompt_index[chunk])
         rewards.append(values.detach().float())
         gradients.append(in_full_precision(gradient))
     return torch.cat(rewards), torch.cat(gradients)
+
+
+def reward_gradient(task: Task, clean: Tensor, leaf: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (B,) rewards of finished latents and their gradient, shaped like ``leaf``."""
+    with phase("decode"):
+        images = task.policy.model.decode(clean)
+    with phase("reward"):
+        values = task.reward(images, prompts_of(task, index))
+    with phase("reward_gradient"):
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return values, gradient
 
 
 def in_full_precision(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from trainers.samplers.rollout import NetworkOutput
 
 def start_rows(task: Task, samples_per_prompt: int) -> tuple[Tensor, NetworkOutput]:
     """Return each sample's prompt index (N,) and the policy's sampling network bound to its conditions."""
-    index = task.chosen.repeat_interleave(samples_per_prompt)
+    index = task.chosen.to(task.policy.model.device).repeat_interleave(samples_per_prompt)
     return index, bound_network(task, index)
 
 
@@ -28,7 +28,7 @@ def bound_network(task: Task, index: Tensor) -> NetworkOutput:
 def initial_latents(task: Task, count: int) -> Tensor:
     """Draw (N, C, H, W) float32 initial noise."""
     shape = (count, *task.policy.model.latent_shape)
-    return torch.randn(shape, generator=task.generators["latents"]).to(task.policy.model.device)
+    return task.ranks.share.normal(shape, task.generators["latents"]).to(task.policy.model.device)
 
 
 def training_steps(task: Task, fraction: float, usable: int) -> list[int]:

@@ -17,6 +17,7 @@ from trainers.core.advantages import advantages, zero_spread
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.scoring import score
 from trainers.estimators.start import initial_latents, start_rows, training_steps
+from trainers.ranks import Ranks
 from trainers.samplers.rollout import branch_per_step, branch_tree, trajectory
 
 
@@ -45,6 +46,7 @@ class ZerothOrder(Estimator):
             self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
+            task.ranks.share,
         )
         leaves = torch.cat([leaf.flatten(0, 1) for leaf in result.leaves.values()])
         owners = torch.cat([index.repeat_interleave(leaf.shape[1]) for leaf in result.leaves.values()])
@@ -67,10 +69,13 @@ class ZerothOrder(Estimator):
         share = self.config.anchor_fraction
         if self.config.kl_weight == 0 or share == 0 or not path:
             return []
-        keep = max(1, round(share * len(index)))
+        roots = task.ranks.count * len(index)
+        mine = task.ranks.share.rows(roots)
+        keep = max(1, round(share * roots))
         rows = []
         for step, states in path.items():
-            chosen = torch.randperm(len(index), generator=task.generators["steps"])[:keep].sort().values
+            chosen = torch.randperm(roots, generator=task.generators["steps"])[:keep].sort().values
+            chosen = chosen[(chosen >= mine.start) & (chosen < mine.stop)] - mine.start
             rows.append(StepRows(step, states[chosen], index[chosen]))
         return rows
 
@@ -83,15 +88,15 @@ class ZerothOrder(Estimator):
             self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
+            task.ranks.share,
         )
         rewards = score(task, result.final, index)
-        groups = grouped(rewards, self.config.group_size, self.method.groups)
-        values = self._advantages(groups).view(-1, 1)
+        values, silent = compared(self.config, self.method.groups, task.ranks, rewards)
         rows = tuple(
-            StepRows(step, result.states[step], index, result.noises[step].unsqueeze(1), values)
+            StepRows(step, result.states[step], index, result.noises[step].unsqueeze(1), values.view(-1, 1))
             for step in training_steps(task, self.config.train_fraction, task.schedule.steps - 1)
         )
-        return Rollout(rows, rewards, int(zero_spread(groups).sum()), len(rewards))
+        return Rollout(rows, rewards, silent, len(rewards))
 
     def _tree(self, task: Task) -> Rollout:
         index, network = start_rows(task, self.config.roots_per_prompt)
@@ -103,6 +108,7 @@ class ZerothOrder(Estimator):
             self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
+            task.ranks.share,
         )
         leaves = len(result.leaves) // len(index)
         rewards = score(task, result.leaves, index.repeat_interleave(leaves))
@@ -117,9 +123,22 @@ class ZerothOrder(Estimator):
         return Rollout(tuple(rows), rewards, int(zero_spread(by_prompt).sum()), len(rewards))
 
 
-def grouped(rewards: Tensor, group_size: int, groups: str) -> Tensor:
-    """Return rewards (N,) as groups that are compared: (P, M) per prompt, or (1, N) for the whole batch."""
-    return rewards.view(1, -1) if groups == "batch" else rewards.view(-1, group_size)
+def compared(config: RunConfig, groups: str, ranks: Ranks, rewards: Tensor) -> tuple[Tensor, int]:
+    """Return the advantages (N,) of samples within their groups, and how many groups carry no signal.
+
+    Args:
+        config: Group size and kind of advantage.
+        groups: ``prompt``, or ``batch`` for one group of everybody's samples.
+        ranks: The processes that share the rollout.
+        rewards: (N,) of this process's samples, prompt by prompt.
+    """
+    if groups != "batch":
+        parts = rewards.view(-1, config.group_size)
+        return group_advantages(config, parts).flatten(), int(zero_spread(parts).sum())
+    whole = ranks.gather(rewards).view(1, -1)
+    values = group_advantages(config, whole).flatten()
+    silent = int(zero_spread(whole).sum()) if ranks.rank == 0 else 0
+    return values[ranks.share.rows(len(values))], silent
 
 
 def group_advantages(config: RunConfig, rewards: Tensor) -> Tensor:

@@ -161,12 +161,17 @@ def study_zeroth_order(
     points: int = 30,
     kinds: Sequence[str] = ADVANTAGES,
     seed: int = 0,
+    draws: int = 0,
 ) -> list[Quality]:
-    """Measure every advantage at every sample count, at one step and noise level."""
+    """Measure every advantage at every sample count, at one step and noise level.
+
+    ``draws`` samples, and at least the largest count, leave each point; several groups of the largest count
+    are needed to tell its spread from its bias.
+    """
     generator = torch.Generator().manual_seed(seed)
     places = problem.points(step, points, generator)
     truth = problem.truth(step, places)
-    noise, rewards = rollouts(problem, step, places, max(counts), localised, noise_level, generator)
+    noise, rewards = rollouts(problem, step, places, max(draws, *counts), localised, noise_level, generator)
     found, way = [], "one SDE step, then ODE" if localised else "SDE"
     for kind in kinds:
         for count in counts:

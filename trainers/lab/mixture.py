@@ -52,6 +52,13 @@ class Mixture:
         mean_centre = self.shares(points, signal, noise) @ self.centres
         return (signal * mean_centre - points) / (signal**2 + noise**2)
 
+    def density(self, points: Tensor, signal: float, noise: float) -> Tensor:
+        """Return the density (…,) of the noised law at points (…, 2)."""
+        variance = signal**2 + noise**2
+        away = points.unsqueeze(-2) - signal * self.centres
+        exponents = self.log_weights - away.pow(2).sum(-1) / (2.0 * variance)
+        return exponents.logsumexp(-1).exp() / (2.0 * math.pi * variance)
+
     def output(self, schedule: Schedule, step: int, points: Tensor) -> Tensor:
         """Return what a perfect network says: v = ε − x0 (flow) or ε (diffusion), given x."""
         signal, noise = float(schedule.signal[step]), float(schedule.noise[step])
@@ -115,6 +122,11 @@ def reference_flow(steps: int = 50) -> Schedule:
     """Return a flow from t = 1 to 0 in even steps."""
     levels = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     return flow_schedule(levels, 1000.0 * levels[:-1])
+
+
+def reference_schedule(family: str, steps: int) -> Schedule:
+    """Return the reference schedule of ``flow`` or ``diffusion`` with ``steps`` steps."""
+    return reference_flow(steps) if family == FLOW else reference_diffusion(500 // steps)
 
 
 def step_near(schedule: Schedule, noise: float) -> int:

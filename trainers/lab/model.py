@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainers.core.schedule import FLOW, Schedule
 from trainers.lab.mixture import LinearReward, Mixture, reference_diffusion, reference_flow
 from trainers.models.base import Conditions
+from trainers.models.memory import EVERYTHING
 from trainers.policy import Policy
 from trainers.rewards.contract import Reward
 
@@ -58,6 +59,7 @@ class LabModel:
     """A perfect model of the mixture, with a network that corrects its output."""
 
     guidance_scale = 1.0
+    footprint = EVERYTHING
     latent_shape = (2, 1, 1)
     device = torch.device("cpu")
     spec = SimpleNamespace(lora_targets=())
@@ -104,7 +106,7 @@ class LabPolicy(Policy):
         self.model = model
         self.guidance_scale = 1.0
         self.micro_batch = micro_batch
-        self.evaluations = 0
+        self.evaluations = self.sampled = 0
         self.network = copy.deepcopy(model.network)
         self._merged = copy.deepcopy(model.network).requires_grad_(False)
         self._base = copy.deepcopy(model.network).requires_grad_(False)

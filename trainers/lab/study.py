@@ -11,16 +11,14 @@ from typing import Any
 
 import torch
 
-from trainers.core.schedule import Schedule
 from trainers.custom import CUSTOM
 from trainers.influence import influence
 from trainers.lab.estimate import Problem, study_first_order, study_zeroth_order
 from trainers.lab.judging import Outcome
 from trainers.lab.mixture import (
-    reference_diffusion,
-    reference_flow,
     reference_mixture,
     reference_reward,
+    reference_schedule,
     step_near,
 )
 from trainers.lab.training import STEPS, frontier, lab_config, train_row
@@ -34,11 +32,6 @@ BETAS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 STUDY_STEPS = 25
 EVALUATIONS = 60_000
 Progress = Callable[[str], None]
-
-
-def schedule_of(family: str, steps: int) -> Schedule:
-    """Return the laboratory's schedule of a family."""
-    return reference_flow(steps) if family == "flow" else reference_diffusion(500 // steps)
 
 
 def noise_level_of(family: str) -> float:
@@ -55,7 +48,7 @@ def study_estimators(
     family: str, counts: Sequence[int] = COUNTS, steps: int = STUDY_STEPS, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Measure every estimator at several noise levels; one record per estimator, level and sample count."""
-    schedule = schedule_of(family, steps)
+    schedule = reference_schedule(family, steps)
     problem = Problem(reference_mixture(), reference_reward(), schedule)
     found = []
     for level in LEVELS[family]:
@@ -126,7 +119,7 @@ def _do(job: tuple) -> Any:
 
 def study_influence(family: str) -> list[dict[str, Any]]:
     """Return h over the schedule for every row, with the laboratory's settings."""
-    schedule = schedule_of(family, STEPS[family])
+    schedule = reference_schedule(family, STEPS[family])
     noise = schedule.noise[:-1].tolist()
     return [
         {

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from trainers.core.schedule import Schedule
-from trainers.core.transition import draw, mean, noise_like
+from trainers.core.share import WHOLE, Share
+from trainers.core.transition import Coefficients, draw, mean, noise_like
 from trainers.samplers.kernels import Kernel, ode
 
 NetworkOutput = Callable[[Tensor, int, Tensor], Tensor]
@@ -63,6 +64,7 @@ def trajectory(
     kernel: Kernel,
     noise_level: float,
     generator: torch.Generator,
+    share: Share = WHOLE,
 ) -> Trajectory:
     """Run every sample through all T steps of one kernel.
 
@@ -73,17 +75,22 @@ def trajectory(
         kernel: The transition kernel of every step.
         noise_level: The kernel's noise level.
         generator: Source of the transition noise.
+        share: Which part of the batch the samples are.
     """
     index = torch.arange(len(latents), device=latents.device)
     states, noises, outputs = [], [], []
     for step in range(schedule.steps):
         coefficients = kernel(schedule, step, noise_level)
-        noise = noise_like(latents, 1, generator)[:, 0] if coefficients.std > 0 else torch.zeros_like(latents)
+        noise = _step_noise(latents, coefficients, generator, share)
         states.append(latents)
         noises.append(noise)
         outputs.append(network(latents, step, index))
         latents = draw(coefficients, latents, outputs[-1], noise).sample
     return Trajectory(tuple(states), tuple(noises), tuple(outputs), latents)
+
+
+def _step_noise(latents: Tensor, step: Coefficients, generator: torch.Generator, share: Share) -> Tensor:
+    return noise_like(latents, 1, generator, share)[:, 0] if step.std > 0 else torch.zeros_like(latents)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ def branch_tree(
     kernel: Kernel,
     noise_level: float,
     generator: torch.Generator,
+    share: Share = WHOLE,
 ) -> Tree:
     """Run stochastic trajectories that split into K_i children at step i.
 
@@ -122,13 +130,14 @@ def branch_tree(
         kernel: The stochastic kernel of every step.
         noise_level: The kernel's noise level.
         generator: Source of the noise.
+        share: Which part of the batch the roots are.
     """
     latents, index = roots, torch.arange(len(roots), device=roots.device)
     counts = [max(1, count) for count in branches] + [1] * (schedule.steps - len(branches))
     parents, noises = [], []
     for step, count in enumerate(counts):
         coefficients = kernel(schedule, step, noise_level)
-        noise = noise_like(latents, count, generator)
+        noise = noise_like(latents, count, generator, share)
         center = mean(coefficients, latents, network(latents, step, index)).unsqueeze(1)
         parents.append(latents)
         noises.append(noise)
@@ -145,6 +154,7 @@ def branch_per_step(
     kernel: Kernel,
     noise_level: float,
     generator: torch.Generator,
+    share: Share = WHOLE,
 ) -> Branching:
     """Let K_i branches leave every root at step i and finish them deterministically.
 
@@ -159,6 +169,7 @@ def branch_per_step(
         kernel: The stochastic kernel of a branching step.
         noise_level: The kernel's noise level.
         generator: Source of the branches' noise.
+        share: Which part of the batch the roots are.
 
     Returns:
         Parents, noises, leaves and the un-branched path.
@@ -171,7 +182,7 @@ def branch_per_step(
         output = network(front.latents, step, front.root_index)
         if step in counts:
             parents[step] = front.root_states()
-            noises[step] = noise_like(parents[step], counts[step], generator)
+            noises[step] = noise_like(parents[step], counts[step], generator, share)
             stochastic = kernel(schedule, step, noise_level)
             center = mean(stochastic, parents[step], output[: len(roots)]).unsqueeze(1)
             children = center + stochastic.std * noises[step]

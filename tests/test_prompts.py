@@ -1,0 +1,128 @@
+"""The built-in prompt sets, and which of them a model and a reward begin with."""
+
+from collections import Counter
+
+import pytest
+
+from rsm_app.ui import form, train
+from trainers.config import RunConfig
+from trainers.errors import InputError
+from trainers.models import EMBEDDED, MODELS
+from trainers.presets import build_config, default_config
+from trainers.prompts import builtin_sets, load_prompts, prompt_records
+from trainers.registry import nearest
+from trainers.rewards import REWARDS
+from trainers.rewards.geneval_prompts import read_request
+from trainers.rewards.ocr import quoted
+
+KINDS = ("general", "geneval", "ocr", "shapes")
+LARGE = [spec.name for spec in MODELS if not spec.embedded]
+METHOD = {"flow": "rsm_zeroth_order_flow", "diffusion": "rsm_zeroth_order_diffusion"}
+
+
+def plain(text):
+    return " ".join(text.lower().split()).rstrip(".")
+
+
+def requests(name):
+    """What each prompt of a GenEval set asks for, as its record says."""
+    records = prompt_records(RunConfig(prompts=name, heldout_prompts=name))
+    return {prompt: read_request(prompt, record) for prompt, record in records.items()}
+
+
+def test_every_kind_has_a_set_to_train_on_and_one_that_is_held_out():
+    assert builtin_sets() == tuple(f"{kind}-{part}" for kind in KINDS for part in ("heldout", "train"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_prompt_is_there_twice_or_in_both_sets(kind):
+    found = [plain(prompt) for part in ("train", "heldout") for prompt in load_prompts(f"{kind}-{part}")]
+    assert len(found) == len(set(found)) > 100
+
+
+@pytest.mark.parametrize("name", [name for name in builtin_sets() if not name.startswith("shapes")])
+def test_no_prompt_is_longer_than_a_text_encoder_reads(name):
+    assert max(len(prompt.split()) for prompt in load_prompts(name)) <= 30  # CLIP reads 75 pieces of words
+
+
+def test_what_is_to_be_written_is_in_quotes_and_held_out_with_its_prompt():
+    trained, held = ([quoted(p) for p in load_prompts(f"ocr-{part}")] for part in ("train", "heldout"))
+    assert all(trained) and all(held)
+    assert not set(trained) & set(held)
+    assert not any(quoted(prompt) for prompt in load_prompts("general-train"))
+
+
+def test_geneval_sets_ask_for_what_their_records_say_and_hold_requests_out():
+    trained, held = (requests(f"geneval-{part}") for part in ("train", "heldout"))
+    assert None not in (*trained.values(), *held.values())
+    assert not set(trained.values()) & set(held.values())
+    for prompt, request in (trained | held).items():
+        for thing in request.things:
+            assert (thing.name[:3] in prompt or thing.name == "person") and thing.color in prompt
+            assert request.counting == (thing.count > 1)
+
+
+@pytest.mark.parametrize("part", ["train", "heldout"])
+def test_geneval_sets_have_all_six_kinds_and_any_beginning_of_them_too(part):
+    name = f"geneval-{part}"
+    records = prompt_records(RunConfig(prompts=name, heldout_prompts=name))
+    tags = [records[prompt]["tag"] for prompt in load_prompts(name)]
+    kinds = {"single_object", "two_object", "counting", "colors", "position", "color_attr"}
+    assert set(tags) == set(tags[:16]) == kinds
+    assert min(Counter(tags).values()) >= len(tags) / 12
+
+
+def test_a_wrong_name_is_answered_with_the_nearest():
+    with pytest.raises(InputError) as caught:
+        load_prompts("genral-train")
+    assert nearest("genral-train", builtin_sets()) in str(caught.value)
+    assert "'general-train'" in str(caught.value)
+
+
+def sets_of(model, reward):
+    config = default_config(model, METHOD[MODELS.get(model).family], reward)
+    return config.prompts, config.heldout_prompts
+
+
+@pytest.mark.parametrize("reward", REWARDS.names())
+def test_a_model_begins_with_prompts_that_it_can_draw_and_its_reward_can_score(reward):
+    for model in EMBEDDED:
+        assert sets_of(model, reward) == ("shapes-train", "shapes-heldout")
+    fixed = {"ocr": "ocr", "geneval": "geneval", "geneval_correct": "geneval", "tiny_clip": "shapes"}
+    fixed |= {"shapes": "shapes", "shapes_exact": "shapes"}
+    kind = fixed.get(reward, "general")
+    for model in LARGE:
+        assert sets_of(model, reward) == (f"{kind}-train", f"{kind}-heldout")
+
+
+def test_a_mixture_takes_the_sets_of_the_part_that_needs_its_own():
+    assert sets_of("sdxl", "pick_score:1, ocr:0.5") == ("ocr-train", "ocr-heldout")
+    assert sets_of("sdxl", "pick_score:1,mine.py:ocr:0.5")[0] == "general-train"
+    given = build_config("sd35-medium", METHOD["flow"], "pick_score", {"prompts": "ocr-train"})
+    assert (given.prompts, given.heldout_prompts) == ("ocr-train", "general-heldout")
+
+
+def chosen(model, reward, tuned):
+    """What the page's handler of the three choices answers: settings, prompt set, advanced inputs."""
+    page = train._Page(None, None, None, None, "")
+    _, _, _, _, _, now, prompt_set, *advanced = page.choose(model, reward, "", METHOD["flow"], tuned)
+    return now, prompt_set, advanced
+
+
+def shown(update):
+    """Whether an answer changes its input; Gradio marks one that does not."""
+    return not (isinstance(update, dict) and update.get("__type__") == "update")
+
+
+def test_the_page_s_set_follows_model_and_reward_and_else_stays_as_it_was_chosen():
+    first, prompt_set, advanced = chosen("tiny-flow", "brightness", [])
+    assert prompt_set == "shapes-train" and all(map(shown, advanced))
+    assert first == form.tuned_of(default_config("tiny-flow", METHOD["flow"], "brightness"))
+    large, prompt_set, advanced = chosen("sd35-medium", "pick_score", first)
+    assert prompt_set == "general-train" and "general-heldout" in advanced
+    again, prompt_set, advanced = chosen("sd35-medium", "aesthetic", large)
+    assert again == large and not shown(prompt_set) and not any(map(shown, advanced))
+    spelled, prompt_set, advanced = chosen("sd35-medium", "ocr", large)
+    assert prompt_set == "ocr-train" and "ocr-heldout" in advanced
+    other, prompt_set, advanced = chosen("flux-schnell", "ocr", spelled)
+    assert not shown(prompt_set) and all(map(shown, advanced))

@@ -1,0 +1,189 @@
+"""A LoRA file judged by its header alone: which tensors it holds, and whether they fit a base model.
+
+A safetensors header is a small JSON text before the numbers, so a file from elsewhere is refused before
+anything of it is loaded. Torch-free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.assets import asset_root
+from trainers.config import RunConfig
+from trainers.errors import InputError
+from trainers.models import MODELS
+
+NETWORKS = ("transformer", "unet")
+WEIGHTS = "pytorch_lora_weights.safetensors"
+MAX_HEADER_BYTES = 32 * 2**20
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_TENSOR = re.compile(r"(?P<network>[a-z_0-9]+)\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about itself.
+
+    Attributes:
+        shapes: Tensor name → shape.
+        metadata: The free texts beside them.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+
+    @property
+    def rank(self) -> int:
+        """The LoRA's rank; 0 when its tensors disagree or there are none."""
+        ranks = {shape[0] for name, shape in self.shapes.items() if name.endswith(".lora_A.weight") and shape}
+        return ranks.pop() if len(ranks) == 1 else 0
+
+    @property
+    def alpha(self) -> float | None:
+        """The LoRA's alpha as diffusers stores it; None when the file does not say."""
+        try:
+            record = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
+            values = {float(value) for key, value in record.items() if key.endswith(".lora_alpha")}
+        except (ValueError, TypeError, AttributeError):
+            return None
+        return values.pop() if len(values) == 1 else None
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        InputError: The file is missing, no safetensors file, cut short, or holds something else than numbers.
+    """
+    refused = InputError(
+        f"The file {path.name} is not a whole safetensors file; it is damaged or of another kind."
+    )
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise refused
+            record = json.loads(file.read(length))
+        metadata = record.pop("__metadata__", {})
+        ends = [_checked_tensor(entry, size - 8 - length) for entry in record.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise refused from None
+    if not ends or max(ends) != size - 8 - length:
+        raise refused
+    return Header({name: tuple(entry["shape"]) for name, entry in record.items()}, metadata)
+
+
+def misfits(header: Header, network: str, weights: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return why a LoRA does not fit a base model's network, in sentences; empty when it fits.
+
+    For a weight of shape (out, in, …) a LoRA of rank r has A of shape (r, in, …) and B of shape (out, r, …).
+
+    Args:
+        header: The LoRA's.
+        network: ``transformer`` or ``unet``.
+        weights: The network's tensors, name → shape.
+    """
+    sides: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in header.shapes.items():
+        match = _TENSOR.fullmatch(name)
+        if match is None or match["network"] != network:
+            return [
+                f"The LoRA holds '{name[:80]}', which is no part of a LoRA for this base model's {network}."
+            ]
+        sides.setdefault(match["module"], {})[match["side"]] = shape
+    found = [_misfit(module, pair, weights.get(f"{module}.weight")) for module, pair in sides.items()]
+    return [sentence for sentence in found if sentence][:3]
+
+
+def find_adapter(place: str | os.PathLike) -> Path:
+    """Return the LoRA file of a run folder, of an adapter folder, or the file itself.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = Path(place).expanduser()
+    for file in (path / "adapter" / WEIGHTS, path / WEIGHTS, path):
+        if file.is_file():
+            return file
+    raise InputError(f"There is no LoRA in '{place}': name a run folder, or a folder that holds {WEIGHTS}.")
+
+
+def checked_start(config: RunConfig) -> Path:
+    """Return the file of the LoRA that a run is to begin from, as far as its header tells that it fits.
+
+    Raises:
+        InputError: With every reason why it cannot be used.
+    """
+    file = find_adapter(config.start_adapter)
+    header = read_header(file)
+    found = []
+    if header.rank != config.lora_rank:
+        found.append(f"The LoRA in '{config.start_adapter}' has rank {header.rank}; set lora_rank to it.")
+    if header.alpha != config.lora_alpha:
+        found.append(f"The LoRA in '{config.start_adapter}' has alpha {header.alpha}; set lora_alpha to it.")
+    found += base_misfits(header, config.model)
+    if found:
+        raise InputError(*found)
+    return file
+
+
+def base_misfits(header: Header, model: str) -> list[str]:
+    """Return why a LoRA does not fit a base model whose folder is on this machine; empty when it fits.
+
+    A base model that is not here yet is compared when it has been loaded, see ``trainers.adapter``.
+    """
+    folder = asset_root() / MODELS.get(model).location
+    network = next((name for name in NETWORKS if (folder / name).is_dir()), None)
+    return misfits(header, network, network_shapes(folder / network)) if network else []
+
+
+def network_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of every tensor in a network's folder.
+
+    Raises:
+        InputError: A file is damaged, or there is none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"The base model's folder {folder.name} holds no safetensors file.")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        shapes |= read_header(path).shapes
+    return shapes
+
+
+def _misfit(module: str, pair: Mapping[str, tuple], weight: tuple[int, ...] | None) -> str:
+    if weight is None:
+        return f"The LoRA changes '{module[:80]}', which this base model does not have."
+    down, up = pair.get("A"), pair.get("B")
+    fits = (
+        down is not None
+        and up is not None
+        and len(down) == len(up) == len(weight)
+        and down[1:] == weight[1:]
+        and up[0] == weight[0]
+        and up[1] == down[0]
+        and all(side == 1 for side in up[2:])
+    )
+    if fits:
+        return ""
+    return f"The LoRA's shapes at '{module[:80]}' ({down} and {up}) do not fit the base model's {weight}."
+
+
+def _checked_tensor(entry: dict, room: int) -> int:
+    """Return where a tensor ends; raises ``ValueError`` when its entry is not sound."""
+    begin, end = entry["data_offsets"]
+    count = 1
+    for side in entry["shape"]:
+        if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+            raise ValueError
+        count *= side
+    if not 0 <= begin <= end <= room or end - begin != count * _SIZES[entry["dtype"]]:
+        raise ValueError
+    return end

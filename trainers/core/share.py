@@ -1,0 +1,41 @@
+"""The part of a batch that one of several processes works on.
+
+Rows are dealt out in order: process r of R holds the r-th of R equal blocks. Every process draws the random
+numbers of the whole batch and keeps its own, so the batch is the same however many share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Share:
+    """Block ``rank`` of ``ranks`` equal blocks of a batch; the whole batch by default."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def rows(self, total: int) -> slice:
+        """Return which of ``total`` rows are this process's; blocks differ by one row at most."""
+        return slice(self.rank * total // self.ranks, (self.rank + 1) * total // self.ranks)
+
+    def normal(
+        self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Draw standard-normal numbers for everybody's rows and return this process's.
+
+        Args:
+            shape: Of this process's part, (B, …); the others' parts have the same.
+            generator: Every process's generator must be in the same state.
+            dtype: Of the numbers.
+        """
+        whole = (self.ranks * shape[0], *shape[1:])
+        drawn = torch.randn(whole, generator=generator, dtype=dtype, device=generator.device)
+        return drawn[self.rows(whole[0])]
+
+
+WHOLE = Share()

@@ -1,0 +1,288 @@
+"""Own prompts before and after: the base model and one run's adapter draw the same seed.
+
+A few loaded pipelines are kept, the least recently used one leaves first. One wish at a time is drawn on a
+device; on a CPU its two pictures are drawn side by side, one core each. What a run's own comparison drew is
+drawn again in the same batch, because the last bit of a picture depends on the size of its batch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainers.adapter import WEIGHTS, reload_adapter
+from trainers.coercion import from_mapping
+from trainers.config import RunConfig
+from trainers.errors import FaultError, InputError
+from trainers.evaluate import Item
+from trainers.machine import choose_device, quiet_libraries
+from trainers.models import EMBEDDED, MODELS
+from trainers.models.base import PipelineModel, load_model
+from trainers.models.configured import configured
+from trainers.parallel import map_chunks
+from trainers.pictures import picture_name, read_pictures
+from trainers.run_folder import RunFolder, read_lines
+from trainers.wish import Wish, WishError
+
+KEPT_PIPELINES = 4
+KEPT_PICTURES = 16
+LARGEST_BATCH = 64  # above it a picture of the comparison is drawn alone, to answer in time
+NO_ADAPTER = "This run has no adapter yet. Resume it and let it finish, or choose another run."
+BAD_ADAPTER = (
+    "The adapter of this run cannot be loaded: its file is damaged, half-written or of another model. Resume "
+    "the run or train it a little more, which writes the file anew."
+)
+BAD_SETTINGS = "The settings of this run cannot be read; they are damaged or of another version of this app."
+
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The two pictures of a wish.
+
+    Attributes:
+        before: (3, H, W) uint8, drawn by the base model.
+        after: (3, H, W) uint8, drawn with the adapter at the wished strength.
+        index: The wish's number in the run's comparison when it is one of its pictures, else None.
+        stored: Whether the pictures equal the stored ones of that number bit for bit; None when they cannot
+            be compared. The second one is only compared at full strength.
+        seconds: How long the drawing took, loading left out.
+    """
+
+    before: Tensor
+    after: Tensor
+    index: int | None
+    stored: bool | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What passes through a pipeline at once to get one picture.
+
+    Attributes:
+        items: The batch.
+        place: The wished picture's place in it.
+        index: Its number in the run's comparison, or None.
+    """
+
+    items: tuple[Item, ...]
+    place: int
+    index: int | None
+
+
+class Playground:
+    """Draws wishes; may be used by several threads."""
+
+    def __init__(self, kept: int = KEPT_PIPELINES):
+        """Start with nothing loaded.
+
+        Args:
+            kept: Loaded pipelines that are kept, base models included; at least 2.
+        """
+        self._kept = kept
+        self._models: OrderedDict[tuple, PipelineModel] = OrderedDict()
+        self._bases: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._guard = threading.Lock()
+        self._devices: dict[str, threading.Lock] = {}
+
+    @property
+    def loaded(self) -> int:
+        """How many pipelines are in memory."""
+        return len(self._models)
+
+    def draw(self, path: Path, wish: Wish, tell: Tell | None = None) -> Drawing:
+        """Draw a wish with the base model and with a run's adapter.
+
+        Args:
+            path: The run folder; it is only read.
+            wish: What to draw.
+            tell: Hears the share that is done, in [0, 1], and what is going on; from any thread.
+
+        Raises:
+            WishError: The prompt is too long for the model.
+            InputError: The run has no readable settings or asks for a device that is not there.
+            FaultError: The adapter or the base model is missing or damaged.
+        """
+        folder = RunFolder(path)
+        config = _read_config(folder)
+        stamp = _adapter_stamp(folder)
+        device = choose_device(config)
+        tell = tell or (lambda _share, _text: None)
+        with self._lock(device):
+            tell(0.0, "Loading the base model")
+            base = self._base(config, device)
+            found = base.prompt_problems([wish.prompt])
+            if found:
+                raise WishError({"prompt": found[0]})
+            tell(0.0, "Loading the adapter")
+            trained = self._trained(config, device, folder, stamp)
+            return self._draw(folder, config, base, trained, wish, tell)
+
+    def prepare(self, path: Path) -> None:
+        """Load what a run's first drawing needs, if its base model is one of those shipped here.
+
+        Others may take minutes, and memory that a run needs: they are loaded when somebody draws.
+
+        Raises:
+            InputError: As in ``draw``.
+            FaultError: As in ``draw``.
+        """
+        folder = RunFolder(path)
+        config = _read_config(folder)
+        if config.model not in EMBEDDED:
+            return
+        stamp = _adapter_stamp(folder)
+        device = choose_device(config)
+        with self._lock(device):
+            self._base(config, device)
+            self._trained(config, device, folder, stamp)
+
+    def _lock(self, device: str) -> threading.Lock:
+        with self._guard:
+            return self._devices.setdefault(device, threading.Lock())
+
+    def _draw(self, folder, config, base, trained, wish: Wish, tell: Tell) -> Drawing:
+        started = time.monotonic()
+        batch = _batch(folder, config, base, wish)
+        key = (config.model, str(base.device), replace(wish, strength=0.0), batch.place, len(batch.items))
+        known = self._bases.get(key)
+        models = (trained,) if known is not None else (base, trained)
+        trained.set_strength(wish.strength)
+        _count_steps(models, wish.steps, tell)
+
+        def job(model: PipelineModel) -> Tensor:
+            return known if model is base and known is not None else _sample(model, batch, wish)
+
+        try:
+            # Always two chunks: one alone would spread each small operation over every core.
+            before, after = map_chunks(job, [base, trained], base.device)
+        finally:
+            for model in models:
+                model.before_batch = None
+        with self._guard:
+            _keep(self._bases, key, before, KEPT_PICTURES)
+        stored = _equals_stored(folder, batch.index, before, after if wish.strength == 1.0 else None)
+        return Drawing(before, after, batch.index, stored, time.monotonic() - started)
+
+    def _base(self, config: RunConfig, device: str) -> PipelineModel:
+        return self._get(_key(config, device), lambda: load_model(configured(config), device))
+
+    def _trained(self, config: RunConfig, device: str, folder: RunFolder, stamp: tuple) -> PipelineModel:
+        def load() -> PipelineModel:
+            try:
+                model = reload_adapter(configured(config), folder.adapter, device)
+            except FaultError as error:
+                raise FaultError(BAD_ADAPTER) from error
+            if not model.lora_names():  # plain diffusers takes a file of other modules without a word
+                raise FaultError(BAD_ADAPTER)
+            return model
+
+        return self._get((*_key(config, device), stamp), load)
+
+    def _get(self, key: tuple, load: Callable[[], PipelineModel]) -> PipelineModel:
+        """Return a loaded pipeline; the caller holds its device's lock, so none is loaded twice."""
+        with self._guard:
+            model = self._models.get(key)
+        if model is None:
+            quiet_libraries()
+            model = load()
+        with self._guard:
+            _keep(self._models, key, model, self._kept)
+        return model
+
+
+def _key(config: RunConfig, device: str) -> tuple:
+    """Return what tells the loaded models of two runs apart."""
+    return (config.model, config.resolution, config.guidance_scale, config.memory, device)
+
+
+def _keep(store: OrderedDict, key: tuple, value, limit: int) -> None:
+    store[key] = value
+    store.move_to_end(key)
+    while len(store) > limit:
+        store.popitem(last=False)
+
+
+def _read_config(folder: RunFolder) -> RunConfig:
+    settings = folder.read_config()
+    try:
+        config = from_mapping(settings)
+    except InputError as error:
+        raise InputError(BAD_SETTINGS) from error
+    if not settings:
+        raise InputError(BAD_SETTINGS)
+    try:
+        MODELS.get(config.model)
+    except InputError as error:
+        raise InputError(BAD_SETTINGS) from error
+    return config
+
+
+def _adapter_stamp(folder: RunFolder) -> tuple:
+    """Return what changes when a run's adapter does."""
+    weights = folder.adapter / WEIGHTS
+    try:
+        info = weights.stat()
+    except OSError:
+        raise FaultError(NO_ADAPTER) from None
+    return (str(weights), info.st_size, info.st_mtime_ns)
+
+
+def _count_steps(models: Sequence[PipelineModel], steps: int, tell: Tell) -> None:
+    lock, done = threading.Lock(), 0
+
+    def count() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            share = done / (steps * len(models))
+        tell(min(1.0, share), "Drawing")
+
+    for model in models:
+        model.before_batch = count
+
+
+def _sample(model: PipelineModel, batch: _Batch, wish: Wish) -> Tensor:
+    prompts, seeds = [item.prompt for item in batch.items], [item.seed for item in batch.items]
+    images = model.sample(prompts, seeds, wish.guidance, wish.steps)
+    return (images[batch.place] * 255).round().to(torch.uint8)
+
+
+def _batch(folder: RunFolder, config: RunConfig, base: PipelineModel, wish: Wish) -> _Batch:
+    """Return the batch in which the comparison drew the wish, or the wish alone."""
+    alone = _Batch((Item(0, wish.prompt, wish.seed),), 0, None)
+    guidance = base.guidance_scale if config.guidance_scale is None else config.guidance_scale
+    own = (wish.steps, wish.guidance) == (int(base.call["num_inference_steps"]), guidance)
+    if not own or config.eval_batch > LARGEST_BATCH:
+        return alone
+    lines = read_lines(folder.samples / "before.jsonl")
+    drawn = [(line.get("prompt"), line.get("seed")) for line in lines]
+    if (wish.prompt, wish.seed) not in drawn:
+        return alone
+    index = drawn.index((wish.prompt, wish.seed))
+    first = index // config.eval_batch * config.eval_batch
+    items = tuple(Item(first + i, *pair) for i, pair in enumerate(drawn[first : first + config.eval_batch]))
+    readable = all(isinstance(item.prompt, str) and isinstance(item.seed, int) for item in items)
+    return _Batch(items, index - first, index) if readable else alone
+
+
+def _equals_stored(folder: RunFolder, index: int | None, before: Tensor, after: Tensor | None) -> bool | None:
+    if index is None:
+        return None
+    drawn = {"before": before} | ({} if after is None else {"after": after})
+    for side, picture in drawn.items():
+        stored = read_pictures(folder, [picture_name(side, index)])
+        if stored is None:
+            return None
+        if stored.shape[1:] != picture.shape or not torch.equal(stored[0], picture):
+            return False
+    return True

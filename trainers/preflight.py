@@ -1,0 +1,261 @@
+"""What a run will take, before it starts: time, updates, pictures, memory, and what it lacks. Torch-free.
+
+The session ends training when the next rollout would not leave room for the second half of the comparison;
+``estimate`` follows that rule with speeds that were measured: those of earlier runs here (``measured``), else
+those of ``trainers.speeds``. Drawing base samples to look at their rewards is ``trainers.spread``.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trainers.config import RunConfig
+from trainers.custom import method_of
+from trainers.models import MODELS
+from trainers.models.access import access_problems
+from trainers.presets import default_config
+from trainers.rewards import reward_obstacles
+from trainers.speeds import MACHINE, SPEEDS
+
+EVALUATION_MARGIN = 1.25
+RESERVE_SECONDS = 2.0
+SAMPLES = 2  # pictures per prompt of a probe
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine is with one model and one estimator.
+
+    Attributes:
+        start_seconds: From starting the process to the first picture, saving at the end included.
+        picture_seconds: One picture of the comparison, scoring included.
+        update_seconds: One rollout with its updates.
+        work: ``work`` of the settings for which ``update_seconds`` was measured.
+        memory_mb: Largest memory of the process, in 2**20 bytes.
+        source: Where the figures come from, as a sentence.
+    """
+
+    start_seconds: float
+    picture_seconds: float
+    update_seconds: float
+    work: float
+    memory_mb: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take; times in seconds.
+
+    Attributes:
+        start_seconds: Loading and saving.
+        comparison_seconds: Drawing and scoring the pictures before and after.
+        training_seconds: Rollouts, updates and looks at held-out prompts.
+        updates: Expected optimiser steps.
+        comparison_pictures: Pictures of both sides together.
+        training_pictures: Pictures sampled for training.
+        probe_pictures: Pictures of the looks at held-out prompts.
+        group_size: Pictures whose rewards are compared with each other; 0 when gradients are read instead.
+        memory_mb: Expected memory, in 2**20 bytes.
+        fits: Whether the time budget has room for one update; the engine makes one in any case.
+        source: What the estimate rests on, as a sentence.
+    """
+
+    start_seconds: float
+    comparison_seconds: float
+    training_seconds: float
+    updates: int
+    comparison_pictures: int
+    training_pictures: int
+    probe_pictures: int
+    group_size: int
+    memory_mb: float
+    fits: bool
+    source: str
+
+    @property
+    def total_seconds(self) -> float:
+        """The whole run."""
+        return self.start_seconds + self.comparison_seconds + self.training_seconds
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run tells about its speed.
+
+    Attributes:
+        config: Its settings.
+        report: Its ``report.json``.
+        metrics: Its lines, one per update.
+        probes: Its lines, one per look at held-out prompts.
+        baseline_seconds: What the comparison before training took.
+    """
+
+    config: RunConfig
+    report: Mapping
+    metrics: Sequence[Mapping]
+    probes: Sequence[Mapping]
+    baseline_seconds: float | None
+
+
+def obstacles(config: RunConfig, ask: bool = True) -> list[str]:
+    """Return a sentence for everything that a run needs and this machine lacks; empty when it can start.
+
+    Args:
+        config: The settings, already checked.
+        ask: Whether the network may be asked: endpoints, the Hub. It takes some seconds where it is silent.
+    """
+    return access_problems(MODELS.get(config.model), ask) + reward_obstacles(config, ask)
+
+
+def group_size(config: RunConfig) -> int:
+    """Return how many pictures are compared with each other; 0 for methods that read gradients."""
+    method = method_of(config)
+    if method.order == "first":
+        return 0
+    if method.branching == "per_step":
+        return max(config.branches)
+    if method.branching == "tree":
+        return config.roots_per_prompt * _leaves(config)
+    samples = config.group_size
+    return samples * config.prompts_per_update if method.groups == "batch" else samples
+
+
+def groups_per_rollout(config: RunConfig) -> int:
+    """Return how many such groups one rollout has; 0 for methods that read gradients."""
+    method = method_of(config)
+    if method.order == "first":
+        return 0
+    if method.branching == "per_step":
+        branching = sum(1 for count in config.branches if count)
+        return config.prompts_per_update * config.roots_per_prompt * branching
+    return 1 if method.groups == "batch" and method.branching != "tree" else config.prompts_per_update
+
+
+def pictures_per_rollout(config: RunConfig) -> int:
+    """Return how many pictures one rollout finishes."""
+    method = method_of(config)
+    roots = config.prompts_per_update * config.roots_per_prompt
+    if method.order == "first":
+        return roots
+    if method.branching == "per_step":
+        return roots * sum(config.branches)
+    if method.branching == "tree":
+        return roots * _leaves(config)
+    return config.prompts_per_update * config.group_size
+
+
+def work(config: RunConfig) -> float:
+    """Return the network evaluations of one rollout, up to a factor that belongs to the estimator.
+
+    Pictures times sampling steps: exact for whole trajectories, and a good measure of change for branches,
+    which share their first steps.
+    """
+    return float(pictures_per_rollout(config) * config.rollout_steps * _guidance_factor(config))
+
+
+def measured(runs: Sequence[Finished]) -> Speed | None:
+    """Return the speed of finished runs of one model and estimator; None when none of them tells."""
+    speeds = [speed for run in runs if (speed := _speed_of(run))]
+    if not speeds:
+        return None
+
+    def middle(name: str) -> float:
+        return statistics.median(getattr(speed, name) for speed in speeds)
+
+    times = "an earlier run" if len(speeds) == 1 else f"{len(speeds)} earlier runs"
+    scale = speeds[0].work
+    return Speed(
+        middle("start_seconds"),
+        middle("picture_seconds"),
+        statistics.median(speed.update_seconds * scale / speed.work for speed in speeds),
+        scale,
+        max(speed.memory_mb for speed in speeds),
+        f"Measured in {times} with this model and estimator on this machine.",
+    )
+
+
+def reference(config: RunConfig) -> Speed | None:
+    """Return the speed of the reference machine with a model and an estimator; None for another model."""
+    if config.model not in SPEEDS:
+        return None
+    model = SPEEDS[config.model]
+    method = method_of(config)
+    tuned = default_config(config.model, config.estimator, config.reward)
+    seconds = model.update_seconds.get(config.estimator) or model.other_seconds[method.order]
+    return Speed(
+        model.start_seconds,
+        model.picture_seconds,
+        seconds,
+        work(tuned),
+        model.memory_mb,
+        f"No run with these choices has finished here yet, so the figures are those of {MACHINE}; expect "
+        "other times on another machine.",
+    )
+
+
+def _speed_of(run: Finished) -> Speed | None:
+    drawn = run.config.eval_prompts * run.config.eval_samples_per_prompt
+    lines = [line for line in run.metrics if line.get("rollout_seconds") and line.get("update_seconds")]
+    looks = sum(float(line.get("cost", 0.0)) for line in run.probes)
+    try:
+        baseline = float(run.baseline_seconds or 0.0)
+        start = float(run.report["wall_seconds"]) - float(run.report["train_seconds"]) - looks - 2 * baseline
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not lines or baseline <= 0:
+        return None
+    return Speed(
+        max(1.0, start),
+        baseline / drawn,
+        statistics.median(_seconds(line, run.config) for line in lines),
+        work(run.config),
+        max(float(line.get("peak_memory_mb", 0.0)) for line in lines),
+        "",
+    )
+
+
+def _seconds(line: Mapping, config: RunConfig) -> float:
+    return float(line["rollout_seconds"]) + float(line["update_seconds"]) * config.updates_per_rollout
+
+
+def estimate(config: RunConfig, speed: Speed) -> Estimate:
+    """Return what a run with these settings will take at this speed."""
+    drawn = config.eval_prompts * config.eval_samples_per_prompt
+    side = drawn * speed.picture_seconds
+    per_rollout = speed.update_seconds * work(config) / speed.work
+    look = min(config.probe_prompts, config.eval_prompts) * SAMPLES
+    share = config.updates_per_rollout / config.probe_every if config.probe_every else 0.0
+    with_looks = per_rollout + share * look * speed.picture_seconds
+    room = config.budget_seconds - speed.start_seconds - side - (EVALUATION_MARGIN * side + RESERVE_SECONDS)
+    rollouts = max(1, int(room / with_looks))
+    if config.max_updates:
+        rollouts = min(rollouts, -(-config.max_updates // config.updates_per_rollout))
+    updates = rollouts * config.updates_per_rollout
+    looks = 1 + (updates - 1) // config.probe_every if config.probe_every else 0
+    return Estimate(
+        speed.start_seconds,
+        2 * side,
+        rollouts * per_rollout + looks * look * speed.picture_seconds,
+        updates,
+        2 * drawn,
+        rollouts * pictures_per_rollout(config),
+        looks * look,
+        group_size(config),
+        speed.memory_mb,
+        room >= with_looks,
+        speed.source,
+    )
+
+
+def _leaves(config: RunConfig) -> int:
+    leaves = 1
+    for count in config.branches:
+        leaves *= max(1, count)
+    return leaves
+
+
+def _guidance_factor(config: RunConfig) -> int:
+    return 2 if config.guidance_scale is not None and config.guidance_scale > 1 else 1
