@@ -1,20 +1,27 @@
 """Room on the disk: how much is free, and which finished runs go when the quota is exceeded.
 
-Only runs that the app made are ever deleted, and among them never one that waits, works or is pinned.
+Only runs that the app made are ever deleted, and among them never one that waits, works, is being
+published or is pinned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
+from pathlib import Path
 
 from rsm_app.jobs.index import Index, Row, folder_bytes
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import RunStore
 from trainers.errors import FaultError
-from trainers.run_lock import try_lock
+from trainers.run_lock import try_lock, unlock
 
 MB = 2**20
+PUSH = ".push"  # below a run's folder; whoever publishes the run holds its lock from first to last
+ARRIVAL = ".fetch-"  # how the folder begins in which a run is brought, locked by whoever brings it
+_ARRIVAL_SECONDS = 3600.0
 _TRASH = ".trash-"
 
 
@@ -26,11 +33,16 @@ def free_mb(store: RunStore) -> float:
     return shutil.disk_usage(place).free / MB
 
 
-def low_disk(store: RunStore, minimum_mb: float) -> str:
-    """Return a sentence when less than ``minimum_mb`` are free; else an empty string."""
+def low_disk(store: RunStore, minimum_mb: float, needed_mb: float = 0.0) -> str:
+    """Return a sentence when less than ``minimum_mb`` are free beside ``needed_mb``; else an empty string."""
     free = free_mb(store)
-    if free >= minimum_mb:
+    if free >= minimum_mb + needed_mb:
         return ""
+    if needed_mb:
+        return (
+            f"The disk has {free:.0f} MB left, this needs {needed_mb:.0f} MB, and {minimum_mb:.0f} MB are "
+            "kept free: delete old runs or other files."
+        )
     return (
         f"The disk has {free:.0f} MB left, less than the {minimum_mb:.0f} MB that are kept free: delete old "
         "runs or other files."
@@ -48,7 +60,7 @@ def enforce_quota(store: RunStore, index: Index, quota_mb: float) -> list[str]:
     rows = index.rows(scan=True)
     sizes = {row.id: row.bytes or folder_bytes(store.root / row.id) for row in rows}
     total, deleted = sum(sizes.values()), []
-    for row in sorted(rows, key=lambda row: (row.ticket, row.id)):
+    for row in sorted(rows, key=_age):
         if total <= quota_mb * MB:
             break
         if _may_go(row) and delete(store, index, row.id):
@@ -57,15 +69,34 @@ def enforce_quota(store: RunStore, index: Index, quota_mb: float) -> list[str]:
     return deleted
 
 
+def _age(row: Row) -> tuple[float, str]:
+    """Return what sorts runs by when they were last at work, or brought, the longest ago first."""
+    return max(row.submitted, row.heartbeat), row.id
+
+
 def _may_go(row: Row) -> bool:
     made_here = row.submitted > 0
     return made_here and row.state in ENDED and not row.pinned and not row.waits
 
 
+def being_published(folder: Path) -> bool:
+    """Whether some process sends a run to the Hub; the lock of one that died is free again."""
+    place = folder / PUSH
+    if not place.is_dir():  # trying a lock makes its folder, and a full disk must not keep a run from going
+        return False
+    try:
+        held = try_lock(place)
+    except FaultError:
+        return False
+    if held is not None:
+        unlock(held)
+    return held is None
+
+
 def delete(store: RunStore, index: Index, run_id: str) -> bool:
     """Delete a run unless a process is at work on it; return whether it is gone. Only under the lock."""
     run = store.run(run_id)
-    if run is None or run.status().state not in ENDED:
+    if run is None or run.status().state not in ENDED or being_published(run.path):
         return False
     try:
         held = try_lock(run.path)
@@ -80,12 +111,25 @@ def delete(store: RunStore, index: Index, run_id: str) -> bool:
     except OSError:
         return False
     finally:
-        os.close(held)
+        unlock(held)
     index.note(run)
     return True
 
 
 def empty_trash(store: RunStore) -> None:
-    """Finish deletions that were cut off."""
+    """Finish deletions that were cut off, and remove what a killed import left."""
     for path in store.root.glob(f"{_TRASH}*"):
         shutil.rmtree(path, ignore_errors=True)
+    sweep_arrivals(store.root)
+
+
+def sweep_arrivals(place: Path) -> None:
+    """Remove half-brought runs whose bringer is gone; the newest stay, they may not be locked yet."""
+    for path in place.glob(f"{ARRIVAL}*"):
+        with contextlib.suppress(OSError, FaultError):
+            if time.time() - path.stat().st_mtime < _ARRIVAL_SECONDS:
+                continue
+            held = try_lock(path)
+            if held is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                unlock(held)

@@ -12,14 +12,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rsm_app.jobs.states import ENDED, waiting
+from rsm_app.jobs.states import ENDED, STATES, waiting
 from rsm_app.jobs.store import Run, RunStore
 
-_VERSION = 1
+_VERSION = 2
 _RESCAN_SECONDS = 2.0
 _WATCHED = ("status.json", "job.json", "worker.json")
 
@@ -47,6 +47,7 @@ class Row:
         error: One sentence on what went wrong.
         bytes: Size of its folder when it ended; 0 before.
         pinned: Whether clean-up leaves it alone.
+        shared: Whether others than the owner may look at it.
         stamp: Changes when its files do.
     """
 
@@ -68,6 +69,7 @@ class Row:
     error: str
     bytes: int
     pinned: bool
+    shared: bool
     stamp: str
 
     @property
@@ -76,8 +78,28 @@ class Row:
         return json.loads(self.config)
 
 
+@dataclass(frozen=True)
+class Page:
+    """A part of the runs, and all of them together.
+
+    Attributes:
+        rows: The runs of the part, newest first.
+        offset: How many newer ones fit as well.
+        found: How many fit at all.
+        states: How many of all runs that may be seen are in each state that occurs.
+        bytes: Size of the folders of those that have ended.
+    """
+
+    rows: list[Row]
+    offset: int
+    found: int
+    states: dict[str, int]
+    bytes: int
+
+
 _COLUMNS = tuple(info.name for info in fields(Row))
-_BOOLEAN = ("waits", "pinned")
+_BOOLEAN = ("waits", "pinned", "shared")
+_MOVING = tuple(state for state in STATES if state not in ENDED)
 
 
 class Index:
@@ -93,7 +115,12 @@ class Index:
         self._changed: int | None = None
 
     def rows(
-        self, states: Iterable[str] = (), owner: str | None = None, limit: int = -1, scan: bool = False
+        self,
+        states: Iterable[str] = (),
+        owner: str | None = None,
+        limit: int = -1,
+        scan: bool = False,
+        viewer: str | None = None,
     ) -> list[Row]:
         """Return runs, newest first.
 
@@ -102,18 +129,37 @@ class Index:
             owner: Only runs of this owner.
             limit: At most this many; -1 for all.
             scan: Whether every folder is looked at, not only those that are expected to have changed.
+            viewer: Only runs that this owner may look at.
         """
-        states = tuple(states)
-        conditions, values = [], []
-        if states:
-            conditions.append(f"state IN ({', '.join('?' * len(states))})")
-            values += states
-        if owner is not None:
-            conditions.append("owner = ?")
-            values.append(owner)
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM runs{where} ORDER BY id DESC LIMIT ?"
-        return self._attempt(lambda: self._read(query, (*values, limit), scan))
+        where, values = _where(states=states, owner=owner, viewer=viewer)
+        return self._attempt(lambda: self._read(where, values, limit, scan=scan))
+
+    def row(self, run_id: str) -> Row | None:
+        """Return one run, or None when there is no such run."""
+        where, values = _where(ids=(run_id,))
+        return next(iter(self._attempt(lambda: self._read(where, values))), None)
+
+    def page(
+        self,
+        limit: int,
+        offset: int = 0,
+        states: Iterable[str] = (),
+        pinned: bool = False,
+        fits: Callable[[str, str, str, str], bool] | None = None,
+        viewer: str | None = None,
+    ) -> Page:
+        """Return a part of the runs, newest first, and how many there are, without reading all of them.
+
+        Args:
+            limit: At most this many, and at least 1.
+            offset: How many of the newest are left out; less when nothing would be left.
+            states: Only runs in these states; all when empty.
+            pinned: Whether only pinned runs are wanted.
+            fits: Whether a run is wanted, by its id, state, owner and settings as JSON.
+            viewer: Only runs that this owner may look at, in the sums as well.
+        """
+        where, everything = _where(states=states, pinned=pinned, viewer=viewer), _where(viewer=viewer)
+        return self._attempt(lambda: self._read_page(*where, everything, fits, limit, offset))
 
     def queue(self, scan: bool = False) -> list[Row]:
         """Return the waiting runs, first come first."""
@@ -166,10 +212,37 @@ class Index:
         self._database.execute(f"PRAGMA user_version={_VERSION}")
         self._scanned = -_RESCAN_SECONDS
 
-    def _read(self, query: str, values: tuple, scan: bool) -> list[Row]:
+    def _read(self, where: str, values: tuple, limit: int = -1, scan: bool = False) -> list[Row]:
         self._refresh(scan)
-        found = self._database.execute(query, values).fetchall()
-        return [_row(cells) for cells in found]
+        return self._select(where, values, limit)
+
+    def _select(self, where: str, values: tuple, limit: int = -1, offset: int = 0) -> list[Row]:
+        query = f"SELECT {', '.join(_COLUMNS)} FROM runs{where} ORDER BY id DESC LIMIT ? OFFSET ?"
+        return [_row(cells) for cells in self._database.execute(query, (*values, limit, offset))]
+
+    def _read_page(self, where: str, values: tuple, everything: tuple, fits, limit: int, offset: int) -> Page:
+        self._refresh(scan=False)
+        ids: list[str] = []
+        if fits is None:
+            (found,) = self._database.execute(f"SELECT COUNT(*) FROM runs{where}", values).fetchone()
+        else:
+            query = f"SELECT id, state, owner, config FROM runs{where} ORDER BY id DESC"
+            ids = [cells[0] for cells in self._database.execute(query, values) if fits(*cells)]
+            found = len(ids)
+        offset = min(offset, max(0, found - 1) // limit * limit)
+        if fits is None:
+            rows = self._select(where, values, limit, offset)
+        else:
+            rows = self._select(*_where(ids=ids[offset : offset + limit]))
+        sums = f"SELECT state, COUNT(*), SUM(bytes) FROM runs{everything[0]} GROUP BY state"
+        totals = self._database.execute(sums, everything[1]).fetchall()
+        return Page(
+            rows=rows,
+            offset=offset,
+            found=found,
+            states={state: count for state, count, _ in totals},
+            bytes=sum(size for *_, size in totals),
+        )
 
     def _refresh(self, scan: bool) -> None:
         """Bring rows up to date: those of runs that can change always, all when it is time to look."""
@@ -177,16 +250,16 @@ class Index:
             changed = os.stat(self._store.root).st_mtime_ns
         except OSError:
             changed = None
-        known = dict(self._database.execute("SELECT id, stamp FROM runs"))
         moving = self._database.execute(
-            f"SELECT id, state FROM runs WHERE state NOT IN ({', '.join('?' * len(ENDED))})", ENDED
+            f"SELECT id, state, stamp FROM runs WHERE state IN ({', '.join('?' * len(_MOVING))})", _MOVING
         )
         stale = {  # what waits has no process that could vanish, so its files say all
             name
-            for name, state in moving
-            if state != "queued" or known[name] != _stamp(self._store.root / name)
+            for name, state, stamp in moving
+            if state != "queued" or stamp != _stamp(self._store.root / name)
         }
         if scan or changed != self._changed or time.monotonic() - self._scanned > _RESCAN_SECONDS:
+            known = dict(self._database.execute("SELECT id, stamp FROM runs"))
             present = self._store.names()
             stale |= {name for name in present if known.get(name) != _stamp(self._store.root / name)}
             stale |= known.keys() - set(present)
@@ -228,8 +301,33 @@ class Index:
             error=status.error,
             bytes=folder_bytes(run.path) if status.state in ENDED else 0,
             pinned=job.pinned,
+            shared=job.shared,
             stamp=stamp,
         )
+
+
+def _where(
+    states: Iterable[str] = (),
+    owner: str | None = None,
+    pinned: bool = False,
+    ids: Sequence[str] | None = None,
+    viewer: str | None = None,
+) -> tuple[str, tuple]:
+    """Return a condition with its values."""
+    conditions, values = [], []
+    for column, allowed in (("state", tuple(states) or None), ("id", ids)):
+        if allowed is not None:
+            conditions.append(f"{column} IN ({', '.join('?' * len(allowed))})")
+            values += allowed
+    if owner is not None:
+        conditions.append("owner = ?")
+        values.append(owner)
+    if pinned:
+        conditions.append("pinned")
+    if viewer is not None:
+        conditions.append("(owner IN ('', ?) OR shared)")
+        values.append(viewer)
+    return f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(values)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -243,10 +341,10 @@ def folder_bytes(folder: Path) -> int:
 
 
 def _stamp(folder: Path) -> str:
-    parts = []
+    place, parts = str(folder), []  # text, for it is done for every waiting run at every tick
     for name in _WATCHED:
         try:
-            info = os.stat(folder / name)
+            info = os.stat(f"{place}/{name}")
             parts.append(f"{info.st_mtime_ns}:{info.st_size}:{info.st_ino}")
         except OSError:
             parts.append("-")

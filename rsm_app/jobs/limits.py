@@ -1,6 +1,7 @@
 """What a run and its owner may take, from environment variables; README lists them.
 
-A limit of 0 is none. Values are read once, when the app starts, and all wrong ones are reported together.
+A limit of 0 is none. On a Space, where visitors share one machine, the defaults are stricter. Values are read
+once, when the app starts, and all wrong ones are reported together.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rsm_app.jobs.places import on_space
 from trainers.errors import InputError
 
 
-def _limit(default: float, variable: str, help: str):
-    return dataclasses.field(default=default, metadata={"variable": variable, "help": help})
+def _limit(default: float, variable: str, help: str, space: float | None = None):
+    shared = default if space is None else space
+    return dataclasses.field(default=default, metadata={"variable": variable, "help": help, "space": shared})
 
 
 @dataclass(frozen=True)
@@ -23,21 +26,33 @@ class Limits:
     """Every limit; each field's metadata names its variable and says what it does."""
 
     owner_queued: float = _limit(
-        10, "RSM_MAX_QUEUED_PER_OWNER", "Runs that one owner may have waiting in the queue."
+        10, "RSM_MAX_QUEUED_PER_OWNER", "Runs that one owner may have waiting in the queue.", space=3
     )
     owner_running: float = _limit(
-        0, "RSM_MAX_RUNNING_PER_OWNER", "Runs of one owner at work at the same time."
+        0, "RSM_MAX_RUNNING_PER_OWNER", "Runs of one owner at work at the same time.", space=1
     )
     run_seconds: float = _limit(
-        86400, "RSM_MAX_RUN_SECONDS", "Wall-clock seconds of one worker; longer budgets are refused."
+        86400,
+        "RSM_MAX_RUN_SECONDS",
+        "Wall-clock seconds of one worker; longer budgets are refused.",
+        space=1800,
     )
     disk_mb: float = _limit(
-        0, "RSM_DISK_QUOTA_MB", "MB of all runs; beyond it the oldest finished, unpinned ones are deleted."
+        0,
+        "RSM_DISK_QUOTA_MB",
+        "MB of all runs; beyond it the oldest finished, unpinned ones are deleted.",
+        space=5000,
     )
     free_mb: float = _limit(
         500,
         "RSM_MIN_FREE_MB",
         "MB that stay free on the disk: no run starts below, running ones are stopped.",
+    )
+    import_mb: float = _limit(
+        4096,
+        "RSM_MAX_IMPORT_MB",
+        "MB of one LoRA, with its pictures and records, that may be brought from the Hub.",
+        space=512,
     )
     stop_seconds: float = _limit(
         30, "RSM_STOP_GRACE_SECONDS", "Seconds for a stop beyond what the worker says it needs."
@@ -45,7 +60,7 @@ class Limits:
 
 
 def read_limits(environment: Mapping[str, str] | None = None) -> Limits:
-    """Return the limits that the environment sets, defaults for the others.
+    """Return the limits that the environment sets, defaults for the others, those of a Space on one.
 
     Args:
         environment: Variables by name; this process's own when None.
@@ -54,8 +69,9 @@ def read_limits(environment: Mapping[str, str] | None = None) -> Limits:
         InputError: With a sentence for every value that is not a number of 0 or more.
     """
     environment = os.environ if environment is None else environment
-    found, values = [], {}
-    for field in dataclasses.fields(Limits):
+    fields = dataclasses.fields(Limits)
+    found, values = [], {field.name: field.metadata["space"] for field in fields if on_space(environment)}
+    for field in fields:
         variable = field.metadata["variable"]
         text = environment.get(variable, "").strip()
         if not text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rsm_app.jobs.devices import usable
@@ -27,6 +27,11 @@ class Place:
     seconds: float | None
 
 
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Return the waiting runs among others, first come first."""
+    return sorted((row for row in rows if row.state == "queued"), key=lambda row: row.ticket)
+
+
 def ready(
     waiting: Sequence[Row], live: Sequence[Row], devices: Sequence[str], running_cap: float
 ) -> Iterator[tuple[Row, str]]:
@@ -43,6 +48,8 @@ def ready(
     taken = {row.device or devices[0] for row in live}
     owners = Counter(row.owner for row in live)
     for row in waiting:
+        if taken.issuperset(devices):
+            return
         if running_cap and owners[row.owner] >= running_cap:
             continue
         fitting = usable(_asked(row), devices)

@@ -24,6 +24,7 @@ class Job:
             used up when a worker was started for it.
         withdrawn: Whether it was taken out of the queue.
         pinned: Whether clean-up leaves it alone.
+        shared: Whether others than the owner may look at it.
         limits: New values of ``budget_seconds`` and ``max_updates`` for the worker to come.
     """
 
@@ -32,6 +33,7 @@ class Job:
     ticket: int = 0
     withdrawn: bool = False
     pinned: bool = False
+    shared: bool = False
     limits: dict = field(default_factory=dict)
 
 
@@ -49,6 +51,8 @@ class Worker:
         pid_started: Its start time in seconds since 1970.
         pid_identity: What tells it apart, see ``trainers.processes``.
         exit_code: What it returned; negative for a signal, None while unknown.
+        in_app: Whether it is a thread of the app, see ``zero_gpu``; then ``pid`` is the app's, and
+            ``pid_started`` is when the thread began.
     """
 
     ticket: int = 0
@@ -58,11 +62,12 @@ class Worker:
     pid_started: float = 0.0
     pid_identity: str = ""
     exit_code: int | None = None
+    in_app: bool = False
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
-        return process_alive(self.pid, self.pid_started, self.pid_identity)
+        """Whether the process still runs; a thread of the app, whether it still works on the run."""
+        return self.exit_code is None and process_alive(self.pid, self.pid_started, self.pid_identity)
 
 
 def read_record(path: Path, kind: type[Record]) -> Record:

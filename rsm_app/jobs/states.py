@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable
 
 from rsm_app.jobs.records import Job, Worker
 from trainers.errors import FaultError
 from trainers.run_folder import KILLED, RunFolder, RunStatus
-from trainers.run_lock import try_lock
+from trainers.run_lock import try_lock, unlock
 
 STATES = ("queued", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
 ENDED = ("stopped", "succeeded", "failed", "interrupted")
@@ -22,6 +21,7 @@ RESUMABLE = ("interrupted", "failed", "stopped")
 WITHDRAWN = "Taken out of the queue before it began; nothing was trained."
 _WAITING = "Waiting in the queue."
 _STARTING = "Starting the worker."
+_BORROWING = "Waiting to be lent a GPU."
 _UNSAVED = (
     "The worker ended with an error that it could not save, most likely because the disk is full. Free some "
     "space, then resume the run; what was saved is intact."
@@ -42,6 +42,9 @@ def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[
     status = folder.status()
     if status.live:
         return status
+    if _between_chunks(status, worker):
+        state = "stopping" if folder.stop_requested() else "running"
+        return _at(status, state, _BORROWING)
     # Only a worker whose pid could not be noted is known by its lock, which the threads of a process that was
     # killed keep for a moment longer than it lives.
     unknown = worker.ticket and not worker.pid
@@ -74,8 +77,18 @@ def waiting(status: RunStatus, job: Job, worker: Worker) -> bool:
 
 
 def spoken(status: RunStatus, worker: Worker) -> bool:
-    """Whether the recorded worker has written its first status."""
+    """Whether the recorded worker has written its first status.
+
+    Of a thread of the app other processes write, any number of them, and the next thread may meet the same.
+    """
+    if worker.in_app:
+        return status.heartbeat >= worker.pid_started
     return status.pid_identity != worker.seen
+
+
+def _between_chunks(status: RunStatus, worker: Worker) -> bool:
+    """Whether a thread of the app waits for the GPU on which this run is to begin or to go on."""
+    return worker.in_app and worker.alive and (status.state == "interrupted" or not spoken(status, worker))
 
 
 def resumable(folder: RunFolder, status: RunStatus) -> bool:
@@ -94,7 +107,7 @@ def _held(folder: RunFolder) -> bool:
     with contextlib.suppress(FaultError):
         descriptor = try_lock(folder.path)
         if descriptor is not None:
-            os.close(descriptor)
+            unlock(descriptor)
         return descriptor is None
     return False
 

@@ -17,12 +17,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from rsm_app.jobs.places import ROOT as ROOT
+from rsm_app.jobs.places import runs_directory
 from rsm_app.jobs.records import Job, Worker, read_record
 from rsm_app.jobs.states import reconcile, resumable
 from trainers.errors import FaultError
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[2]
 LOG_LINES = 40
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOG_TAIL_BYTES = 65536
@@ -156,12 +157,15 @@ class RunStore:
             ) from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:  # closing alone would leave the lock with a process that was forked meanwhile
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def default_store() -> RunStore:
-    """Return the runs directory of this installation: ``RSM_RUNS_DIR``, else ``runs/`` beside the app."""
-    return RunStore(os.environ.get("RSM_RUNS_DIR") or ROOT / "runs")
+    """Return the runs directory of this installation; see ``places``."""
+    return RunStore(runs_directory())
 
 
 def _tail(path: Path) -> list[str]:

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from rsm_app.jobs import cleaning
-from rsm_app.jobs.devices import devices, usable, visibility
+from rsm_app.jobs import cleaning, zero_gpu
+from rsm_app.jobs.beginnings import resolved_start
+from rsm_app.jobs.devices import devices, usable
 from rsm_app.jobs.index import Index, Row
+from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
-from rsm_app.jobs.queue import Place, places, ready
+from rsm_app.jobs.queue import Place, in_order, places, ready
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.stopping import Escalation
-from rsm_app.jobs.store import Run, RunStore
-from rsm_app.jobs.workers import launch, terminate
+from rsm_app.jobs.store import Run, RunStore, new_run_id
+from rsm_app.jobs.workers import terminate
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
-from trainers.processes import process_age
+from trainers.lending import on_zero_gpu
+from trainers.preflight import obstacles
 from trainers.run_folder import atomic_write
-from trainers.run_lock import try_lock
 
 LIVE = ("running", "stopping")
 _TICK_SECONDS = 0.5
@@ -62,6 +65,8 @@ class Supervisor:
         self._places: dict[str, Place] = {}
         self._closed = threading.Event()
         self._moving = threading.Lock()
+        if on_zero_gpu():
+            zero_gpu.prepare()
 
     # -- requests ------------------------------------------------------------------------------------
 
@@ -74,15 +79,18 @@ class Supervisor:
             owner: Who asks.
 
         Raises:
-            InputError: A limit or a device that is not there speaks against it.
+            InputError: A limit, a device or something else that is not there speaks against it.
             FaultError: The disk is full or the directory cannot be written.
         """
         self._check_budget(config.budget_seconds)
+        if found := obstacles(config):
+            raise InputError(*found)
         if not usable(config.device, self._devices):
             raise InputError(
                 f"'device' asks for {config.device}, but this machine offers {', '.join(self._devices)}; "
                 "use auto."
             )
+        config = resolved_start(self.store, config, owner)
         with self.store.lock():
             self._check_room(owner)
             run = self._create(config, prompts, owner)
@@ -105,6 +113,23 @@ class Supervisor:
         except StudioError:
             shutil.rmtree(run.path, ignore_errors=True)
             raise
+        zero_gpu.remember_visitor(run)
+        self._note(run)
+        return run
+
+    def adopt(self, bring: Callable[[Path], object]) -> Run:
+        """Let the folder of a finished run be brought from elsewhere, if there is room for it.
+
+        Args:
+            bring: Makes the folder at the path it is given, whole and with its owner, or not at all.
+
+        Raises:
+            FaultError: The disk is full; and whatever ``bring`` raises.
+        """
+        if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
+            raise FaultError(trouble)
+        run = Run(self.store.root / new_run_id())
+        bring(run.path)
         self._note(run)
         return run
 
@@ -145,13 +170,17 @@ class Supervisor:
         return run
 
     def _longer(self, run: Run, seconds: float) -> dict[str, float]:
-        settings = run.settings()
+        settings, report = run.settings(), run.folder.read_report() or {}
         budget, updates = float(settings["budget_seconds"]), int(settings["max_updates"])
-        used = float((run.folder.read_report() or {}).get("wall_seconds", 0.0))
-        if updates and run.status().updates >= updates:
+        used = float(report.get("wall_seconds", 0.0))
+        reached = updates and run.status().updates >= updates
+        if not any(run.folder.checkpoints.glob("*.safetensors")):
+            # Imported: its clock begins anew here, and what there was beside training comes once more.
+            budget, used = max(0.0, used - float(report.get("train_seconds", 0.0))), 0.0
+        elif reached:
             budget = min(budget, used)
         self._check_budget(budget + seconds - min(budget, used))
-        lifted = {"max_updates": 0} if updates and run.status().updates >= updates else {}
+        lifted = {"max_updates": 0} if reached else {}
         return {"budget_seconds": round(budget + seconds, 3), **lifted}
 
     def _enqueue(self, run: Run, limits: dict) -> None:
@@ -163,6 +192,7 @@ class Supervisor:
             withdrawn=False,
             limits=limits,
         )
+        zero_gpu.remember_visitor(run)
         self._note(run)
 
     def stop(self, run_id: str, reason: str = "") -> Run:
@@ -191,6 +221,51 @@ class Supervisor:
             run.change_job(pinned=pinned)
             self._note(run)
         return run
+
+    def share(self, run_id: str, shared: bool = True) -> Run:
+        """Let everybody who has a run's id look at it, or only its owner again; errors as in ``stop``."""
+        with self.store.lock():
+            run = self._existing(run_id)
+            run.change_job(shared=shared)
+            self._note(run)
+        return run
+
+    def deletable(self, run_id: str) -> Run:
+        """Return a run that may be deleted.
+
+        Raises:
+            InputError: There is no such run, it waits, works or is being published, or it is pinned.
+        """
+        run = self._existing(run_id)
+        state = run.status().state
+        if state == "queued":
+            raise InputError("This run waits in the queue. Take it out of the queue, then delete it.")
+        if state not in ENDED:
+            raise InputError("This run is still at work. Stop it, then delete it.")
+        if cleaning.being_published(run.path):
+            raise InputError(
+                "This run is being published. Cancel that on the page Publish, or wait for its end, then "
+                "delete it."
+            )
+        if run.job().pinned:
+            raise InputError("This run is pinned, so that it stays. Unpin it, then delete it.")
+        return run
+
+    def delete(self, run_id: str) -> None:
+        """Delete an ended run for good.
+
+        Raises:
+            InputError: As in ``deletable``.
+            FaultError: The directory cannot be written, or a process still works in the run's folder.
+        """
+        with self.store.lock():
+            run = self.deletable(run_id)
+            if not cleaning.delete(self.store, self.index, run.id):
+                raise FaultError(
+                    "This run could not be deleted: a process is still at work in its folder, or the folder "
+                    "cannot be written. Try again in a moment."
+                )
+            self._placed = -math.inf
 
     def _note(self, run: Run) -> None:
         self.index.note(run)
@@ -226,7 +301,9 @@ class Supervisor:
         """Return where a waiting run stands, as of at most half a second ago; None if it does not wait."""
         if time.monotonic() - self._placed > _TICK_SECONDS:
             self._placed = time.monotonic()
-            self._places = places(self.index.queue(), self.index.rows(LIVE), self._devices)
+            moving = self.index.rows((*LIVE, "queued"))
+            live = [row for row in moving if row.state in LIVE]
+            self._places = places(in_order(moving), live, self._devices)
         return self._places.get(run_id)
 
     def present(self) -> Run | None:
@@ -257,9 +334,10 @@ class Supervisor:
         """Do whatever is due: start the next runs, end those whose time or room is over, clean up."""
         try:
             with self._moving, self.store.lock():
-                live = self.index.rows(LIVE)
+                moving = self.index.rows((*LIVE, "queued"))
+                live = [row for row in moving if row.state in LIVE]
                 self._watch(live)
-                self.trouble = self._start_ready(live)
+                self.trouble = self._start_ready(in_order(moving), live)
                 if time.monotonic() - self._cleaned > _CLEANING_SECONDS:
                     self._cleaned = time.monotonic()
                     cleaning.enforce_quota(self.store, self.index, self.limits.disk_mb)
@@ -268,17 +346,16 @@ class Supervisor:
         except (OSError, sqlite3.Error) as error:
             self.trouble = f"The runs directory cannot be used: {error}. It is tried again."
 
-    def _start_ready(self, live: list[Row]) -> str:
-        chosen = list(ready(self.index.queue(), live, self._devices, self.limits.owner_running))
+    def _start_ready(self, queue: list[Row], live: list[Row]) -> str:
+        chosen = list(ready(queue, live, self._devices, self.limits.owner_running))
         if not chosen:
             return ""
         if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
             return trouble
         for row, device in chosen:
             run = self.store.run(row.id)
-            if run is not None and not _taken(run):
-                asked = str(run.settings().get("device", "auto"))
-                launch(run, row.ticket, device, visibility(asked, device))
+            if run is not None and not taken(run):
+                launch(run, row.ticket, device)
                 self._note(run)
         return ""
 
@@ -290,8 +367,8 @@ class Supervisor:
             status = run.status()
             if status.state != "running":
                 continue
-            limit, pid = self.limits.run_seconds, status.pid or run.worker().pid
-            if limit and process_age(pid) > limit:
+            limit = self.limits.run_seconds
+            if limit and age(run, status) > limit:
                 self._ask_to_stop(run, f"A run may take {limit:g} seconds here, and they are over.")
             elif trouble:
                 self._ask_to_stop(run, trouble)
@@ -306,11 +383,3 @@ class Supervisor:
             terminate(pid, identity)
             if not pid:
                 raise
-
-
-def _taken(run: Run) -> bool:
-    """Whether a process is at work in the folder that its records do not tell of."""
-    descriptor = try_lock(run.path)
-    if descriptor is not None:
-        os.close(descriptor)
-    return descriptor is None

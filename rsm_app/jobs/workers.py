@@ -21,12 +21,13 @@ from rsm_app.jobs.environment import worker_environment
 from rsm_app.jobs.records import Worker
 from rsm_app.jobs.store import ROOT, Run
 from trainers.errors import FaultError, StudioError
+from trainers.launch import launcher
 from trainers.processes import process_alive, process_identity
 
 NICENESS = 5
 
 
-def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str]) -> None:
+def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str], processes: int = 1) -> None:
     """Start a worker on a run and record it; only under the store's lock.
 
     Args:
@@ -34,6 +35,7 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str]) -> 
         ticket: The ticket that the worker uses up.
         device: Where it works.
         variables: What its environment has beside this process's.
+        processes: How many work on it together, as ``accelerate launch`` starts them.
 
     Raises:
         FaultError: The record or the process could not be made; the run goes on waiting.
@@ -42,7 +44,8 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str]) -> 
     with contextlib.suppress(OSError):
         run.folder.stop_file.unlink(missing_ok=True)
     run.write_worker(worker)  # from here on a reader knows that there may be one
-    process = _start(run, _words(run), {**worker_environment(), **variables})
+    environment = {**worker_environment(settings=run.settings()), **variables}
+    process = _start(run, [*launcher(processes), "trainers", *_words(run)], environment)
     worker = dataclasses.replace(
         worker,
         pid=process.pid,
@@ -64,7 +67,7 @@ def _start(run: Run, words: list[str], environment: dict[str, str]) -> subproces
     try:
         with open(run.worker_log, "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "trainers", *words],
+                [sys.executable, *words],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -100,15 +103,15 @@ def _reap(process: subprocess.Popen, run: Run, worker: Worker) -> None:
 
 
 def terminate(pid: int, identity: str) -> None:
-    """Send SIGTERM to a process, if it is still the same."""
-    if process_alive(pid, 0.0, identity or "unknown"):
+    """Send SIGTERM to a process, if it is still the same and not this one."""
+    if pid != os.getpid() and process_alive(pid, 0.0, identity or "unknown"):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
 
 
 def kill_tree(pid: int, identity: str) -> None:
-    """Kill a process, its process group and its descendants, if it is still the same."""
-    if not process_alive(pid, 0.0, identity or "unknown"):
+    """Kill a process, its process group and its descendants, if it is still the same and not this one."""
+    if pid == os.getpid() or not process_alive(pid, 0.0, identity or "unknown"):
         return
     family: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):

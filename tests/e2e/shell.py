@@ -20,6 +20,7 @@ QUICK = {
     "threads": 1,
     "dtype": "float32",
     "checkpoint_seconds": 0,
+    "probe_every": 0,  # tests that count pictures count those of training and comparison
 }
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.e2e.shell import trainers
+from trainers.models import MODELS
 
 DRY = ("train", "--dry-run")
 CASES = {
@@ -97,9 +98,11 @@ def test_list_shows_every_table():
     result = trainers("list", "--json")
     tables = json.loads(result.stdout)
     assert {"models", "rewards", "estimators"} == set(tables)
-    assert {"tiny-flow", "tiny-diffusion"} == {row["name"] for row in tables["models"]}
+    assert set(MODELS.names()) == {row["name"] for row in tables["models"]}
     names = {row["name"] for row in tables["estimators"]}
     assert {"grpo", "rsm_zeroth_order_flow", "rsm_first_order_diffusion"} <= names
+    (score,) = (row for row in tables["rewards"] if row["name"] == "clip_score")
+    assert score["weights"][0]["repo"] == "openai/clip-vit-large-patch14"
     plain = trainers("list").stdout
     assert all(name in plain for name in names)
 

@@ -48,27 +48,32 @@ class Page:
         port: Where the app listens.
         events: Number of the event by name of its handler.
         form: What the form sends when Start is pressed.
+        follows: Names of the events that follow when a state of the page changes, by the state's number.
     """
 
     port: int
     events: dict[str, int]
     form: list
+    follows: dict[int, list[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, url: str, port: int) -> "Page":
         """Read the description that a browser reads."""
         with urllib.request.urlopen(f"{url}/config") as answer:
             config = json.load(answer)
-        components = {part["id"]: part["props"] for part in config["components"]}
+        components = {part["id"]: part for part in config["components"]}
         events: dict[str, int] = {}
-        form = []
+        form, follows = [], {}
         for dependency in config["dependencies"]:
             name = str(dependency["api_name"])
             events.setdefault(name, dependency["id"])
             if name == "start":
-                props = [components[number] for number in dependency["inputs"]]
+                props = [components[number]["props"] for number in dependency["inputs"]]
                 form = [SETTINGS.get(part.get("elem_id"), part.get("value")) for part in props]
-        return cls(port, events, form)
+            for number, kind in dependency["targets"]:
+                if kind == "change" and components[number]["type"] == "state":
+                    follows.setdefault(number, []).append(name)
+        return cls(port, events, form, follows)
 
 
 @dataclass
@@ -91,10 +96,10 @@ class Client(threading.Thread):
         self._page, self._notes, self._until = page, notes, until
         self._draw = random.Random(seed)
         self._session = secrets.token_hex(6)
-        self._run_id = ""
+        self._run_id = self._ticket = ""
 
     def run(self) -> None:
-        """Come at some moment, then submit, poll about once a second, and stop now and then."""
+        """Come at some moment, then submit, poll about once a second as a tab does, and stop now and then."""
         time.sleep(self._draw.uniform(0.0, 5.0))
         while time.monotonic() < self._until:
             try:
@@ -118,12 +123,36 @@ class Client(threading.Thread):
             with self._notes.lock:
                 self._notes.stops += 1
         started = time.perf_counter()
-        self._call("poll", [self._run_id, None, "gain"])
+        *_, ticket = self._direct("poll", [self._run_id, None])
+        if ticket != self._ticket:
+            self._ticket = ticket
+            for number in self._send("due", [self._run_id])["changed_state_ids"]:
+                for name in self._page.follows.get(number, ()):
+                    self._send(name, [self._run_id, "gain"])
         with self._notes.lock:
             self._notes.polls.append(1000 * (time.perf_counter() - started))
 
     def _call(self, name: str, data: list) -> list:
         """Send one event and return what the page would show."""
+        return self._send(name, data)["data"]
+
+    def _direct(self, name: str, data: list) -> list:
+        """Send one event that does not queue and return what the page would show."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._page.port, timeout=60)
+        try:
+            body = {"data": data, "fn_index": self._page.events[name], "session_hash": self._session}
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/gradio_api/run/predict", json.dumps(body), headers)
+            answer = connection.getresponse()
+            told = answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"{name} was answered {answer.status}: {told[:200]!r}")
+            return json.loads(told)["data"]
+        finally:
+            connection.close()
+
+    def _send(self, name: str, data: list) -> dict:
+        """Send one event and return its whole answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._page.port, timeout=60)
         try:
             body = {"data": data, "fn_index": self._page.events[name], "session_hash": self._session}
@@ -139,7 +168,7 @@ class Client(threading.Thread):
             connection.close()
 
     @staticmethod
-    def _listen(stream: http.client.HTTPResponse, event: str, name: str) -> list:
+    def _listen(stream: http.client.HTTPResponse, event: str, name: str) -> dict:
         for line in stream:
             if not line.startswith(b"data:"):
                 continue
@@ -147,7 +176,7 @@ class Client(threading.Thread):
             if message.get("msg") == "process_completed" and message.get("event_id") == event:
                 if not message["success"]:
                     raise RuntimeError(f"{name} failed: {message.get('output')}")
-                return message["output"]["data"]
+                return message["output"]
         raise RuntimeError(f"the answer to {name} broke off")
 
 
@@ -161,18 +190,20 @@ def visit(place: Path, clients: int, seconds: float, environment: dict[str, str]
         for visitor in visitors:
             visitor.start()
         process = psutil.Process(server.process.pid)
+        used = sum(process.cpu_times()[:2])
         time.sleep(seconds / 5)
         early = process.memory_info().rss
         for visitor in visitors:
             visitor.join()
         late = process.memory_info().rss
-        return _figures(RunStore(server.runs), notes, (late - early) / 2**20)
+        used = sum(process.cpu_times()[:2]) - used
+        return _figures(RunStore(server.runs), notes, (late - early) / 2**20, used)
     finally:
         server.stop()
         end_workers(RunStore(server.runs))
 
 
-def _figures(store: RunStore, notes: Notes, growth: float) -> dict:
+def _figures(store: RunStore, notes: Notes, growth: float, used: float) -> dict:
     present = Counter(run.id for run in store.runs())
     states = Counter(run.status().state for run in store.runs())
     polls = sorted(notes.polls) or [float("inf")]
@@ -182,6 +213,7 @@ def _figures(store: RunStore, notes: Notes, growth: float) -> dict:
         "polls": len(notes.polls),
         "poll_p50_ms": polls[len(polls) // 2],
         "poll_p99_ms": polls[min(len(polls) - 1, int(0.99 * len(polls)))],
+        "server_ms_per_poll": 1000 * used / len(polls),  # of a processor, with everything else it did
         "growth_mb": growth,
         "errors": len(notes.errors),
         "first_errors": sorted(set(notes.errors))[:5],

@@ -18,13 +18,13 @@ _STATES = ("succeeded", "succeeded", "stopped", "failed")
 
 
 def finished_run(store: RunStore, number: int) -> Run:
-    """Write the folder of a run that has ended, as the app and a worker leave it."""
+    """Write the folder of a shared run that has ended, as the app and a worker leave it."""
     run = Run(store.root / f"20260101-{number:06d}-abcdef")
     (run.path / "samples").mkdir(parents=True)
     settings = RunConfig().to_json()
     run.request.write_text(settings)
     run.folder.config.write_text(settings)
-    job = Job(owner=f"owner-{number % 10}", submitted=1.0 + number, ticket=0)
+    job = Job(owner=f"owner-{number % 10}", submitted=1.0 + number, ticket=0, shared=True)
     run.job_file.write_text(json.dumps(dataclasses.asdict(job)))
     status = {"state": _STATES[number % 4], "phase": "done", "updates": 16, "heartbeat": 2.0 + number}
     run.folder.status_file.write_text(json.dumps(status))

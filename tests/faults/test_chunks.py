@@ -1,12 +1,17 @@
 """Training cut into calls with a deadline: the parts give what one long session gives, bit for bit."""
 
+import math
+import os
+
 import pytest
 
 from tests.faults.sessions import same, session, tiny_config
 from trainers.chunks import train_chunk
 from trainers.errors import InputError
+from trainers.interruption import Interruption
 from trainers.opening import start
 from trainers.run_folder import RunFolder
+from trainers.session import Session
 
 SHORT = 2.0
 UPDATES = 4
@@ -57,3 +62,26 @@ def test_a_stop_ends_the_chunks_and_a_finished_run_gets_no_more(tmp_path):
     assert RunFolder(folder.path).read_report()["updates"] == 1
     with pytest.raises(InputError, match="already finished"):
         train_chunk(folder.path, 600.0)
+    assert train_chunk(folder.path, 600.0, limits={"max_updates": 2}).state == "succeeded"
+    assert RunFolder(folder.path).read_report()["updates"] == 2
+
+
+class AfterOneUpdate(Interruption):
+    """The end of a chunk's time, once an update is done."""
+
+    @property
+    def seconds_left(self):
+        return -1.0 if self._folder.read_metrics() else math.inf
+
+
+def test_a_stop_between_two_chunks_is_obeyed_by_the_next_with_all_its_results(tmp_path):
+    """However old the request is: ZeroGPU works on every chunk in a process that is younger."""
+    config = tiny_config(max_updates=0)
+    folder = start(tmp_path / "run", config)
+    Session(folder, config, None, AfterOneUpdate(folder), age=0.0).run()
+    assert folder.status().state == "interrupted"
+    folder.request_stop()
+    os.utime(folder.stop_file, (0, 0))
+    assert train_chunk(folder.path, 600.0).state == "stopped"
+    assert folder.read_report()["updates"] == 1 and folder.adapter.is_dir()
+    assert not folder.stop_requested()

@@ -28,18 +28,24 @@ supervisor = Supervisor(store, Limits(free_mb=0))
 run = supervisor.submit(endless_config())
 wait_for(lambda: run.folder.read_metrics() and list(run.folder.checkpoints.glob("*.safetensors")))
 filler = store.root.parent / "filler"
-try:
-    with open(filler, "wb") as file:
-        while True:
-            file.write(b"x" * 65536)
-            file.flush()
-except OSError:
-    pass
+
+
+def fill():
+    try:
+        with open(filler, "ab", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+    except OSError:
+        pass
+
+
+fill()
 wait_for(lambda: run.status().state in ENDED)
 status = run.status()
 print(status.state, "|", status.error)
 assert status.state == "failed" and ("space" in status.error), status
 assert supervisor.index.rows()[0].state == "failed"
+fill()  # the reserve, too, that the run gave up for its last word
 try:
     supervisor.submit(small_config())
 except StudioError as error:

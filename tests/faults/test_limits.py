@@ -1,6 +1,7 @@
 """Workers that do not end, run too long or take too much room; queues and quotas. Real processes."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -150,6 +151,23 @@ def test_the_quota_takes_the_oldest_and_spares_what_waits_works_or_is_pinned(sto
     assert sorted(run.id for run in store.runs()) == [run.id for run in runs[:3]]
     assert {row.id for row in index.rows()} == {run.id for run in runs[:3]}
     assert not [path for path in store.root.iterdir() if "trash" in path.name]
+
+
+def test_clean_up_counts_from_when_a_run_was_brought_or_at_work_last(store):
+    """One that was imported just now never had a place in the queue, and one may be trained again."""
+    again, middle, brought = make_finished_runs(store, 3)
+    for number, run in enumerate((again, middle), 1):
+        run.change_job(ticket=number)
+        run.write_worker(Worker(ticket=number, seen="another", pid=2**22 + 1))
+    brought.change_job(submitted=1000.0)
+    status = {"state": "succeeded", "phase": "done", "heartbeat": 900.0}
+    again.folder.status_file.write_text(json.dumps(status))
+    for run in (again, middle, brought):
+        (run.path / "weights").write_bytes(b"x" * 2**20)
+    with store.lock():
+        assert cleaning.enforce_quota(store, Index(store), 2.5) == [middle.id]
+        assert cleaning.enforce_quota(store, Index(store), 1.5) == [again.id]
+    assert brought.exists()
 
 
 def test_limits_come_from_the_environment_and_wrong_ones_are_reported_together():

@@ -1,0 +1,61 @@
+"""A few base samples, drawn and scored by a process of their own, so that the app never loads the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rsm_app.jobs.environment import worker_environment
+from rsm_app.jobs.store import ROOT
+from trainers.config import RunConfig
+from trainers.errors import FaultError
+
+TIMEOUT_SECONDS = 120.0
+_ERROR = "Error: "
+
+
+def check_spread(config: RunConfig, prompts: str | None = None, timeout: float = TIMEOUT_SECONDS) -> dict:
+    """Return the rewards' statistics of a few base samples, see ``trainers.spread.Spread``.
+
+    Args:
+        config: The settings, already checked.
+        prompts: Text of the training prompts when they are not a built-in set.
+        timeout: Seconds after which the process is ended.
+
+    Raises:
+        FaultError: With the engine's sentence, or one that says that it took too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="rsm-spread-") as place:
+        if prompts is not None:
+            own = Path(place) / "prompts.txt"
+            own.write_text(prompts, encoding="utf-8")
+            config = dataclasses.replace(config, prompts=str(own))
+        request = Path(place) / "config.json"
+        request.write_text(config.to_json(), encoding="utf-8")
+        words = [sys.executable, "-m", "trainers", "spread", "--config", str(request), "--json"]
+        environment = worker_environment(settings=dataclasses.asdict(config))
+        try:
+            done = subprocess.run(
+                words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            raise FaultError(
+                f"Drawing the samples took longer than {timeout:g} seconds and was ended; the machine may be "
+                "busy with another run. Try again when that has ended."
+            ) from None
+        except OSError as error:
+            raise FaultError(f"The samples could not be drawn: {error.strerror or error}.") from error
+    return _answer(done)
+
+
+def _answer(done: subprocess.CompletedProcess) -> dict:
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    said = done.stderr.rpartition(_ERROR)[2].strip() if _ERROR in done.stderr else ""
+    if said and "Traceback" not in said:
+        raise FaultError(said)
+    raise FaultError("The samples could not be drawn: the process ended without saying why.")

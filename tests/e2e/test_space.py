@@ -1,0 +1,108 @@
+"""The app as a Space starts it: its variables, no home, an application folder that it cannot write."""
+
+import contextlib
+import os
+import shutil
+import sys
+import urllib.request
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from rsm_app.jobs.store import RunStore
+from tests.jobs.small_runs import SMALL, end_workers, wait_for
+from tests.ui.server import Server
+
+PROGRAM = ("app.py", "assets", "rsm_app", "trainers")
+# Root may write everything; without these rights permissions count for it as for everybody else.
+UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")
+STARTER = "import os, sys\nos.chdir(sys.argv[1])\nos.execvp(sys.argv[2], sys.argv[2:])\n"
+
+
+def copied_program(repository, app):
+    """A copy of the program where nothing can be written."""
+    app.mkdir()
+    for name in PROGRAM:
+        source, ignored = repository / name, shutil.ignore_patterns("__pycache__")
+        if source.is_dir():
+            shutil.copytree(source, app / name, ignore=ignored)
+        else:
+            shutil.copy(source, app / name)
+    for path in (app, *app.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+@pytest.fixture(scope="module")
+def place(repository, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("space")
+    copied_program(repository, folder / "app")
+    (folder / "tmp").mkdir()
+    (folder / "start.py").write_text(STARTER)
+    yield folder
+    for path in (folder / "app", *(folder / "app").rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def space(place):
+    own = {
+        "SYSTEM": "spaces",
+        "SPACE_ID": "ann/studio",
+        "SPACE_HOST": "127.0.0.1",
+        "SPACE_HARDWARE": "cpu-basic",
+        "ACCELERATOR": "none",
+        "HOME": "/dev/null/home",
+        "TMPDIR": str(place / "tmp"),
+        "RSM_DEVICES": "cpu",
+        **dict.fromkeys(("RSM_RUNS_DIR", "HF_HOME", "MPLCONFIGDIR", "GRADIO_TEMP_DIR", "XDG_CACHE_HOME"), ""),
+    }
+    as_anybody = UNPRIVILEGED if os.geteuid() == 0 else ()
+    words = (str(place / "start.py"), str(place / "app"), *as_anybody, sys.executable, "app.py")
+    server = Server(place / "unused", program=words, environment=own).start().wait()
+    yield server
+    server.stop()
+    for runs in place.glob("tmp/rsm-studio-*/runs"):
+        end_workers(RunStore(runs))
+
+
+@pytest.fixture(scope="module")
+def client(space):
+    with contextlib.closing(Client(space.url, verbose=False)) as client:
+        yield client
+
+
+def test_the_page_says_what_a_visitor_may_use_and_offers_a_copy(space):
+    page = urllib.request.urlopen(space.url, timeout=20).read().decode()
+    assert "at most 1 at work and 3 waiting. A run may take 30 minutes." in page
+    assert "Duplicate this Space" in page and "huggingface.co/spaces/ann/studio?duplicate=true" in page
+
+
+def test_a_run_started_by_a_program_ends_with_its_results_among_temporary_files(client, place):
+    quick = {"reward": "colorfulness", "budget_seconds": 900, "settings": SMALL | {"max_updates": 1}}
+    run = client.predict(api_name="/start_run", **quick)["run"]
+
+    def ended():
+        told = client.predict(run=run, api_name="/run_status")
+        return told if told["state"] not in ("queued", "running") else None
+
+    told = wait_for(ended, what="the run's end")
+    assert told["state"] == "succeeded", told
+    (folder,) = place.glob(f"tmp/rsm-studio-*/runs/{run}")
+    assert (folder / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_the_button_opens_no_endpoint(client):
+    found = client.view_api(return_format="dict")
+    assert len(found["named_endpoints"]) == 5 and not found["unnamed_endpoints"]
+
+
+def test_a_visitor_meets_the_limits_of_a_space(client):
+    with pytest.raises(AppError, match="may take 1800 seconds here"):
+        client.predict(budget_seconds=1801, api_name="/start_run")
+
+
+def test_nothing_was_written_into_the_program(place, repository):
+    found = {path.relative_to(place / "app") for path in (place / "app").rglob("*") if path.is_file()}
+    assert found and all((repository / path).is_file() for path in found)
