@@ -1,0 +1,101 @@
+"""Names of repositories on the Hub: what is allowed, what a person may have pasted, and what to suggest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from urllib.parse import urlparse
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from trainers.errors import InputError
+
+MAX_CHARACTERS = 96
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]+")
+_REPEATED = re.compile(r"-{2,}|\.{2,}")
+_REVISION_WORDS = ("tree", "blob", "resolve", "commit")
+
+
+def checked_name(text: str) -> str:
+    """Return a repository's full name ``owner/name``.
+
+    Args:
+        text: What a person typed.
+
+    Raises:
+        InputError: It names no repository that the Hub would accept.
+    """
+    name = text.strip()
+    owner, slash, rest = name.partition("/")
+    if not name or not slash or not owner or not rest:
+        raise InputError("Name the repository as owner/name, for example your-name/tiny-flow-shapes-lora.")
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise InputError(
+            f"'{name[:200]}' cannot name a repository: use letters, digits, '-', '_' and '.', at most "
+            f"{MAX_CHARACTERS} characters, without '--' or '..', and neither begin nor end with '-' or '.'. "
+            f"For example: {_clean(owner) or 'your-name'}/{_clean(rest) or 'my-lora'}."
+        ) from None
+    return name
+
+
+def parse_source(text: str, endpoint: str) -> tuple[str, str | None]:
+    """Read a Hub id or the address of a model's page.
+
+    Args:
+        text: ``owner/name``, ``owner/name@revision`` or the page's address.
+        endpoint: The Hub's address, for example ``https://huggingface.co``.
+
+    Returns:
+        The repository's name and the revision, None for the newest.
+
+    Raises:
+        InputError: It is neither, or the address belongs to another site.
+    """
+    text = text.strip()
+    if "://" not in text:
+        name, _, revision = text.partition("@")
+        return checked_name(name), _checked_revision(revision)
+    address = urlparse(text)
+    if address.netloc != urlparse(endpoint).netloc:
+        raise InputError(
+            f"Paste the address of a model's page on {urlparse(endpoint).netloc}, or its name as owner/name."
+        )
+    parts = [part for part in address.path.split("/") if part]
+    if len(parts) < 2 or parts[0] in ("datasets", "spaces", "api"):
+        raise InputError("That address is not the page of a model. Paste one that ends in owner/name.")
+    revision = parts[3] if len(parts) > 3 and parts[2] in _REVISION_WORDS else ""
+    return checked_name("/".join(parts[:2])), _checked_revision(revision)
+
+
+def suggestions(settings: Mapping[str, object], owner: str = "", taken: Collection[str] = ()) -> list[str]:
+    """Return names for a run's repository, best first, all valid and none of them taken.
+
+    Args:
+        settings: The run's settings.
+        owner: The account; ``your-name`` when nobody has signed in.
+        taken: Full names that exist already.
+    """
+    model = str(settings.get("model") or "model").rpartition("/")[2]
+    rewards = [part.partition(":")[0].strip() for part in str(settings.get("reward") or "").split(",")]
+    reward = "-".join(filter(None, rewards)) or "reward"
+    method = str(settings.get("estimator") or "rsm")
+    stems = [f"{model}-{reward}-lora", f"{model}-{reward}-{method}", f"{model}-{reward}-{method}-lora"]
+    stems.append(f"{stems[0]}-seed{settings.get('seed', 0)}")
+    stems += [f"{stems[0]}-{number}" for number in range(2, 10)]
+    names = [f"{_clean(owner) or 'your-name'}/{_clean(stem) or 'lora'}" for stem in stems]
+    return [name for name in dict.fromkeys(names) if name not in set(taken)][:4]
+
+
+def _clean(text: str) -> str:
+    """Return text as a valid part of a name; empty when nothing of it is."""
+    text = _REPEATED.sub("-", _FORBIDDEN.sub("-", text.replace("_", "-")))
+    return text[: MAX_CHARACTERS - 1].strip("-._").removesuffix(".git").strip("-._")
+
+
+def _checked_revision(text: str) -> str | None:
+    if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise InputError(f"'{text[:100]}' is not a revision; use a branch, a tag or a commit.")
+    return text or None

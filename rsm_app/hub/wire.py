@@ -1,0 +1,135 @@
+"""Requests of one conversation with the Hub: never silent, cancelled at once, failures without delay.
+
+``huggingface_hub`` repeats a failed request by itself for half a minute or as long as the Hub asks, and says
+so only in a log. Inside ``conversation`` a refusal or a lost connection is raised the moment it happens, so
+that whoever leads the conversation decides, tells and can be stopped. Outside it the library's client is
+unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx2
+from huggingface_hub import constants, get_session, set_client_factory
+from huggingface_hub.utils import parse_ratelimit_headers
+
+TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
+_LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+_ASKED_TO_WAIT = 429
+_present = threading.local()
+_installing = threading.Lock()
+_installed = False
+
+
+class Cancelled(Exception):
+    """The person took the push back."""
+
+
+class Lost(Exception):
+    """No answer: refused, timed out, or cut off in the middle.
+
+    Attributes:
+        refused: Whether there was no connection to begin with.
+    """
+
+    def __init__(self, refused: bool):
+        self.refused = refused
+        super().__init__("refused" if refused else "cut off")
+
+
+class Refused(Exception):
+    """The Hub answered that it cannot do it now.
+
+    Attributes:
+        status: 429 or 5xx.
+        retry_after: Seconds that the Hub asks to wait; None when it does not say.
+    """
+
+    def __init__(self, status: int, retry_after: float | None):
+        self.status = status
+        self.retry_after = retry_after
+        super().__init__(f"HTTP {status}")
+
+
+class Conversation:
+    """What the requests of one thing to be done share: whether it was cancelled."""
+
+    def __init__(self, cancelled: Callable[[], bool] | None = None):
+        """Begin; ``cancelled`` is asked before every request and every piece that is sent."""
+        self._cancelled = cancelled or (lambda: False)
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` when the person took it back."""
+        if self._cancelled():
+            raise Cancelled
+
+    def join(self) -> None:
+        """Let the requests of the present thread belong to this conversation.
+
+        The library sends large files from threads of its own, each of which ends with the upload.
+        """
+        _present.conversation = self
+
+
+@contextlib.contextmanager
+def conversation(cancelled: Callable[[], bool] | None = None) -> Iterator[Conversation]:
+    """Let every request of this thread belong to one conversation while the body runs.
+
+    Raises:
+        Cancelled, Lost, Refused: From whatever the body asks of ``huggingface_hub``.
+    """
+    _install()
+    talk, before = Conversation(cancelled), getattr(_present, "conversation", None)
+    _present.conversation = talk
+    try:
+        yield talk
+    finally:
+        _present.conversation = before
+
+
+class _Client(httpx2.Client):
+    """The library's client, which listens to the present thread's conversation."""
+
+    def send(self, request: httpx2.Request, **options) -> httpx2.Response:
+        talk = getattr(_present, "conversation", None)
+        if talk is None:
+            return super().send(request, **options)
+        talk.check()
+        request.extensions = {**request.extensions, "timeout": TIMEOUT.as_dict()}
+        try:
+            response = super().send(request, **options)
+        except _LOST as error:
+            raise Lost(isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)) from error
+        if response.status_code == _ASKED_TO_WAIT or response.status_code >= 500:
+            response.close()
+            raise Refused(response.status_code, _retry_after(response.headers))
+        return response
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    text = headers.get("retry-after", "").strip()
+    if text.isdigit():
+        return float(text)
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit and not limit.remaining else None
+
+
+def _install() -> None:
+    """Make the library's client one that listens, once per process."""
+    global _installed
+    with _installing:
+        if not _installed:
+            # Files are sent over HTTP on purpose: so they are counted, and stop when the push is cancelled.
+            logging.getLogger("huggingface_hub._commit_api").setLevel(logging.ERROR)
+            hooks = get_session().event_hooks  # the library's own: offline mode, request ids
+            set_client_factory(lambda: _Client(event_hooks=hooks, follow_redirects=True, timeout=None))
+            _installed = True
+
+
+def offline() -> bool:
+    """Whether the Hub is turned off by ``HF_HUB_OFFLINE``."""
+    return constants.is_offline_mode()

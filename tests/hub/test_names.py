@@ -1,0 +1,72 @@
+"""Names of repositories and addresses, as people type and paste them."""
+
+import pytest
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsm_app.hub.names import checked_name, parse_source, suggestions
+from trainers.errors import InputError
+
+HUB = "https://huggingface.co"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "name", "/", "ann/", "/x", "a/b/c", "ann/a b", "ann/a--b", "ann/.x", "ann/x.git", "ann/" + "x" * 97],
+)
+def test_a_name_that_the_hub_refuses_is_refused_before_it_is_asked(text):
+    with pytest.raises(InputError) as caught:
+        checked_name(text)
+    assert "owner/name" in str(caught.value) or "For example" in str(caught.value)
+
+
+def test_a_good_name_passes_unchanged():
+    assert checked_name("  ann/tiny-flow_v1.2 ") == "ann/tiny-flow_v1.2"
+
+
+@given(st.fixed_dictionaries({"model": st.text(), "reward": st.text(), "estimator": st.text()}), st.text())
+def test_every_suggestion_is_a_valid_name(settings, owner):
+    names = suggestions(settings, owner)
+    assert names and len(set(names)) == len(names)
+    for name in names:
+        validate_repo_id(name)
+        assert checked_name(name) == name
+
+
+def test_taken_names_are_not_suggested():
+    settings = {"model": "tiny-flow", "reward": "shapes:1,tiny_clip:0.2", "estimator": "grpo", "seed": 3}
+    first = suggestions(settings, "ann")
+    assert first[0] == "ann/tiny-flow-shapes-tiny-clip-lora"
+    assert first[0] not in suggestions(settings, "ann", taken=first[:1])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ann/x", ("ann/x", None)),
+        ("ann/x@v1", ("ann/x", "v1")),
+        (f"{HUB}/ann/x", ("ann/x", None)),
+        (f"{HUB}/ann/x/", ("ann/x", None)),
+        (f"{HUB}/ann/x/tree/abc123", ("ann/x", "abc123")),
+        (f"{HUB}/ann/x/blob/main/README.md", ("ann/x", "main")),
+    ],
+)
+def test_a_pasted_address_names_the_repository(text, expected):
+    assert parse_source(text, HUB) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org/ann/x",
+        f"{HUB}/datasets/ann/x",
+        f"{HUB}/ann",
+        "ann/x@../main",
+        "ann/../x",
+        "file:///etc/x/y",
+    ],
+)
+def test_an_address_of_something_else_is_refused(text):
+    with pytest.raises(InputError):
+        parse_source(text, HUB)
