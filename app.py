@@ -3,11 +3,13 @@
 import argparse
 import os
 
+from rsm_app.jobs import places
+
 
 def main() -> None:
     """Read the address from the command line or the environment and serve."""
-    on_server = bool(os.environ.get("SPACE_ID"))
-    host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_server else "127.0.0.1")
+    places.settle()
+    host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if places.on_space() else "127.0.0.1")
     port = os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or "7860"
     parser = argparse.ArgumentParser(description="Serve RSM Studio, a page that fine-tunes image models.")
     parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
@@ -16,6 +18,8 @@ def main() -> None:
     if not 1 <= arguments.port <= 65535:
         parser.error(f"The port must be between 1 and 65535, not {arguments.port}.")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # Gradio sums up the times of all events after every event, for a dashboard that is not served.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
     from rsm_app.ui.shell import serve
     from trainers.errors import InputError

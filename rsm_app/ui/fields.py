@@ -7,7 +7,7 @@ that all problems of a form are reported together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gradio as gr
 
@@ -15,7 +15,10 @@ from trainers.config import FIELDS, RunConfig, field_help
 from trainers.prompts import builtin_sets
 
 MAIN_FIELDS = ("model", "reward", "estimator", "prompts", "seed", "budget_seconds")
-ADVANCED = tuple(name for name in FIELDS if name not in MAIN_FIELDS)
+# Endpoints are for the shell and the app's owner: a visitor must not send requests from this machine.
+ADVANCED = tuple(
+    name for name in FIELDS if name not in MAIN_FIELDS and FIELDS[name].metadata["group"] != "endpoint"
+)
 GROUP_TITLES = {
     "what": "Length and held-out prompts",
     "rollout": "Sampling while training",
@@ -56,19 +59,33 @@ def read_values(values: Sequence[object]) -> dict[str, object]:
     }
 
 
-def build_fields(config: RunConfig) -> list[gr.components.Component]:
-    """Render one input per advanced field, section by section, in the order of ``ADVANCED``."""
+def group_of(name: str) -> str:
+    """Return the section of an advanced field."""
+    return FIELDS[name].metadata["group"]
+
+
+def build_fields(config: RunConfig, told: Callable[[str], object]) -> tuple[list, dict[str, gr.Accordion]]:
+    """Render one input per advanced field and return them in the order of ``ADVANCED``, and the sections.
+
+    Each section opens by itself: the page makes a closed one's inputs when it is opened, and all of them at
+    once take it a quarter of a second.
+
+    Args:
+        config: What the inputs show.
+        told: Renders what stands above a section's inputs.
+    """
     settings = dataclasses.asdict(config)
     inputs: dict[str, gr.components.Component] = {}
+    sections: dict[str, gr.Accordion] = {}
     for group, title in GROUP_TITLES.items():
-        names = [name for name in ADVANCED if FIELDS[name].metadata["group"] == group]
-        if not names:
-            continue
-        gr.HTML(f'<h3 class="rsm-group">{title}</h3>')
-        with gr.Row(elem_classes="rsm-fields"):
-            for name in names:
-                inputs[name] = _build_input(name, settings)
-    return [inputs[name] for name in ADVANCED]
+        with gr.Accordion(title, open=False, elem_id=f"group-{group}", elem_classes="rsm-group") as section:
+            told(group)
+            with gr.Row(elem_classes="rsm-fields"):
+                for name in ADVANCED:
+                    if group_of(name) == group:
+                        inputs[name] = _build_input(name, settings)
+        sections[group] = section
+    return [inputs[name] for name in ADVANCED], sections
 
 
 def _build_input(name: str, settings: Mapping[str, object]) -> gr.components.Component:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from rsm_app.ui import fields
+import gradio as gr
+
+from rsm_app.jobs.fitting import device_problem, trainable
+from rsm_app.ui import field_problems, fields
+from rsm_app.ui.field_problems import FormError
 from trainers.cli import command_for
 from trainers.config import RunConfig
 from trainers.errors import InputError
@@ -16,13 +20,22 @@ from trainers.methods import METHODS, fitting_methods, misfit
 from trainers.models import MODELS
 from trainers.presets import build_config, default_config
 from trainers.prompts import builtin_sets, check_prompts, load_prompts
-from trainers.rewards import REWARDS, parse_mixture
+from trainers.rewards import REWARDS, RewardSpec, parse_mixture
+from trainers.rewards.weights import size_words
 
 CUSTOM = "custom"
 BUILTIN, PASTE, FILE = "Built-in set", "Paste", "Upload a file"
 PROMPT_SOURCES = (BUILTIN, PASTE, FILE)
 BUDGETS = (60, 120, 300, 900)
 MAX_UPLOAD_BYTES = 1_000_000
+# What the list of estimators shows at once: first choices for each kind of reward, and the field's baseline.
+FIRST_CHOICES = (
+    "rsm_zeroth_order_flow",
+    "rsm_first_order_flow",
+    "rsm_zeroth_order_diffusion",
+    "rsm_first_order_diffusion",
+    "grpo",
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +61,59 @@ class Form:
         return (self.mixture or "").strip() if self.reward == CUSTOM else (self.reward or "")
 
 
-def options(registry) -> list[tuple[str, str]]:
+def options(specs) -> list[tuple[str, str]]:
     """Return a table's rows as radio choices; the label's first line is the title."""
-    return [(f"{spec.title}\n{spec.summary}", spec.name) for spec in registry.specs()]
+    return [(f"{spec.title}\n{spec.summary}", spec.name) for spec in specs]
+
+
+def models_ruled_out() -> str:
+    """List the base models that this machine cannot train, folded, each with its reason."""
+    out = [(spec, problem) for spec in MODELS if (problem := device_problem(spec))]
+    if not out:
+        return ""
+    items = "".join(f"<li><b>{escape(spec.title)}</b> {escape(problem)}</li>" for spec, problem in out)
+    return (
+        f'<details class="rsm-more"><summary>{len(out)} more base models do not fit this machine: see why'
+        f'</summary><ul class="rsm-out">{items}</ul></details>'
+    )
 
 
 def reward_options() -> list[tuple[str, str]]:
-    """Return the rewards, each with its kind, and the custom mixture."""
+    """Return the rewards that can run here, each with its kind, and the custom mixture."""
     kinds = {True: "Differentiable.", False: "Black box."}
-    rows = [(f"{s.title}\n{s.summary} {kinds[s.differentiable]}", s.name) for s in REWARDS.specs()]
+    offered = [spec for spec in REWARDS.specs() if not unavailable(spec.name)]
+    rows = [(f"{s.title}\n{s.summary} {kinds[s.differentiable]}{_download(s)}", s.name) for s in offered]
     return [*rows, ("Custom mixture\nSeveral rewards with weights, written as text.", CUSTOM)]
+
+
+def _download(spec: RewardSpec) -> str:
+    missing = sum(part.megabytes for part in spec.weights if part.here() is None)
+    return f" Downloads {size_words(missing)} first." if missing else ""
+
+
+def unavailable(reward: str) -> list[str]:
+    """Return why a reward of the table cannot run here: weights that cannot be had, an endpoint nobody named.
+
+    Whether an endpoint answers is only asked when a run is to start, because it may be started after the app.
+    """
+    spec = REWARDS.get(reward)
+    return spec.obstacles(RunConfig(), ask=bool(spec.weights))
+
+
+def rewards_ruled_out() -> str:
+    """List the rewards that cannot run here and why, folded; empty when all can."""
+    told = [(spec, unavailable(spec.name)) for spec in REWARDS.specs()]
+    items = "".join(
+        f"<li><b>{escape(spec.title)}</b> {escape(' '.join(why))}</li>" for spec, why in told if why
+    )
+    count = sum(1 for _, why in told if why)
+    if not count:
+        return ""
+    some = "One more reward cannot" if count == 1 else f"{count} more rewards cannot"
+    return (
+        f'<details class="rsm-more"><summary>{some} run here: see why</summary>'
+        f'<ul class="rsm-out">{items}</ul></details>'
+    )
 
 
 def budget_options() -> list[tuple[str, str]]:
@@ -88,43 +144,88 @@ class Fit:
     """What the three choices allow.
 
     Attributes:
-        choices: Estimators that can be selected, as radio choices.
+        choices: Estimators that can be selected, as radio choices, first choices first.
         estimator: The selected one: as asked for if it fits, else the first that does.
         notes: HTML that names the estimators that do not fit and why, and a switch if there was one.
+        hidden: How many more fit that are not among the choices.
     """
 
     choices: list[tuple[str, str]]
     estimator: str | None
     notes: str
+    hidden: int
 
 
-def fit(model: str, reward: str, estimator: str | None) -> Fit:
+def fit(model: str, reward: str, estimator: str | None, every: bool = False) -> Fit:
     """Decide which estimators fit a model and a reward.
 
     Args:
         model: A name of the model table.
         reward: A reward or mixture; one that cannot be read yet counts as a black box.
         estimator: The one selected so far.
+        every: Whether all that fit are listed, not only the first choices and the selected one.
     """
     family, gradient = MODELS.get(model).family, bool(differentiable(reward))
-    names = fitting_methods(family, gradient)
+    names = _first_choices_first(fitting_methods(family, gradient))
     chosen = estimator if estimator in names else _counterpart(estimator, names)
     notes = ""
     if chosen and estimator in METHODS and estimator != chosen:
         why = " ".join(_why(METHODS.get(estimator), family, gradient))
         switch = f"Switched to {METHODS.get(chosen).title}. {METHODS.get(estimator).title}: {why}"
         notes = f'<p class="rsm-switch" role="status">{escape(switch)}</p>'
+    listed = [name for name in names if every or name in FIRST_CHOICES or name == chosen]
+    choices = [(f"{METHODS.get(name).title}\n{METHODS.get(name).summary}", name) for name in listed]
+    notes += _binding(chosen) + _ruled_out(names, family, gradient)
+    return Fit(choices, chosen, notes, len(names) - len(listed))
+
+
+def hidden_line(hidden: int) -> str:
+    """Say how many estimators are not listed."""
+    return f"{hidden} more fit these choices." if hidden else "All that fit are listed."
+
+
+def _first_choices_first(names: Sequence[str]) -> list[str]:
+    order = {name: place for place, name in enumerate(FIRST_CHOICES)}
+    return sorted(names, key=lambda name: order.get(name, len(order)))
+
+
+def _binding(estimator: str | None) -> str:
+    """Say which models and rewards the selected estimator leaves out."""
+    method = METHODS.get(estimator) if estimator else None
+    if method is None:
+        return ""
+    told = [spec.title for spec in trainable() if spec.family not in method.families]
+    if method.order == "first":
+        told.append("rewards marked “Black box”, which have no gradient to read")
+    if not told:
+        return ""
+    text = f"{method.title} does not fit {' or '.join(told)}: choosing one switches to another estimator."
+    return f'<p class="rsm-facts">{escape(text)}</p>'
+
+
+def _ruled_out(names: Sequence[str], family: str, gradient: bool) -> str:
+    """List what cannot be selected and why: the family's first choices openly, the rest folded."""
     ruled_out = [spec for spec in METHODS.specs() if spec.name not in names]
-    if ruled_out:
-        items = "".join(
+    near = [spec for spec in ruled_out if spec.name in FIRST_CHOICES and family in spec.families]
+    far = [spec for spec in ruled_out if spec not in near]
+
+    def items(specs) -> str:
+        told = (
             f"<li><b>{escape(spec.title)}</b> {escape(' '.join(_why(spec, family, gradient)))}</li>"
-            for spec in ruled_out
+            for spec in specs
         )
+        return f'<ul class="rsm-out">{"".join(told)}</ul>'
+
+    notes = ""
+    if near:
+        notes += f'<p class="rsm-outtitle">Not available with these choices</p>{items(near)}'
+    if far:
+        more = "more " if near else ""
         notes += (
-            f'<p class="rsm-outtitle">Not available with these choices</p><ul class="rsm-out">{items}</ul>'
+            f'<details class="rsm-more"><summary>{len(far)} {more}estimators do not fit these choices: '
+            f"see why</summary>{items(far)}</details>"
         )
-    choices = [choice for choice in options(METHODS) if choice[1] in names]
-    return Fit(choices, chosen, notes)
+    return notes
 
 
 def _counterpart(estimator: str | None, names: Sequence[str]) -> str | None:
@@ -151,15 +252,15 @@ def check(form: Form) -> tuple[RunConfig, str | None]:
     """Turn a form into settings and, for own prompts, their text.
 
     Raises:
-        InputError: With one sentence per problem of the whole form.
+        FormError: With one sentence per problem of the whole form, each with its place.
     """
-    found: list[str] = []
+    found: dict[str, str] = {}
     values: dict[str, object] = fields.read_values(form.advanced)
     values["seed"] = 0 if form.seed is None else form.seed
     if form.budget != CUSTOM:
         values["budget_seconds"] = form.budget
     elif form.custom_seconds is None:
-        found.append("Write the custom time budget in seconds, for example 240.")
+        found["Write the custom time budget in seconds, for example 240."] = field_problems.BUDGET
     else:
         values["budget_seconds"] = form.custom_seconds
     text, name = None, form.prompt_set
@@ -170,17 +271,34 @@ def check(form: Form) -> tuple[RunConfig, str | None]:
         else:
             text = _own_prompts(form)
     except InputError as error:
-        found += error.problems
+        found |= dict.fromkeys(error.problems, field_problems.PROMPTS)
     config = None
     try:
+        if form.model not in MODELS:  # never a folder of this machine
+            raise InputError(MODELS.unknown(form.model or ""))
+        found |= _mixture_problems(form)
         if form.reward == CUSTOM and not form.reward_text:
-            raise InputError("Write the custom mixture, for example shapes:1,tiny_clip:0.2.")
+            raise FormError(found)
         config = build_config(form.model or "", form.estimator or "", form.reward_text, values)
     except InputError as error:
-        found += error.problems
+        placed = {text: field_problems.place_of(text) for text in error.problems}
+        found |= {text: place for text, place in placed.items() if text not in found}
     if found or config is None:
-        raise InputError(*found)
+        raise FormError(found)
     return config, text
+
+
+def _mixture_problems(form: Form) -> dict[str, str]:
+    if form.reward != CUSTOM:
+        return {}
+    if not form.reward_text:
+        text = "Write the custom mixture, for example shapes:1,tiny_clip:0.2."
+        return {text: field_problems.MIXTURE}
+    try:
+        parse_mixture(form.reward_text)
+    except InputError as error:
+        return dict.fromkeys(error.problems, field_problems.MIXTURE)
+    return {}
 
 
 def _builtin(name: str | None) -> str:
@@ -213,7 +331,7 @@ def _own_prompts(form: Form) -> str:
 def command(settings: Mapping[str, object]) -> str:
     """Return the shell command that repeats a run, or an empty string when its settings are unreadable."""
     try:
-        config = restored_config(settings)
+        config = _stored_config(settings)
     except InputError:
         return ""
     return command_for(config, "runs/again")
@@ -223,8 +341,15 @@ def restored_config(settings: Mapping[str, object]) -> RunConfig:
     """Return the settings of an earlier run, checked like a form's.
 
     Raises:
-        InputError: They were written by another version or are damaged.
+        InputError: They were written by another version, are damaged, or name a base model that only a shell
+            may name.
     """
+    if str(settings.get("model")) not in MODELS:
+        raise InputError("The base model of this run was named in a shell; repeat the run there.")
+    return _stored_config(settings)
+
+
+def _stored_config(settings: Mapping[str, object]) -> RunConfig:
     names = (str(settings.get(key, "")) for key in ("model", "estimator", "reward"))
     return build_config(*names, settings)
 
@@ -234,9 +359,30 @@ def settings_line(settings: Mapping[str, object]) -> str:
     model, reward = str(settings["model"]), str(settings["reward"])
     method, seconds = METHODS.get(str(settings["estimator"])).title, float(settings["budget_seconds"])
     title = REWARDS.get(reward).title if reward in REWARDS else reward
-    return f"{MODELS.get(model).title} learns “{title}” with {method} in about {seconds:g} seconds."
+    name = MODELS.get(model).title if model in MODELS else model
+    return f"{name} learns “{title}” with {method} in about {seconds:g} seconds."
+
+
+def tuned_of(config: RunConfig) -> list[object]:
+    """Return what follows the three choices: the built-in prompt set, then the advanced inputs' values."""
+    return [config.prompts, *fields.values_of(config)]
 
 
 def presets_for(model: str, estimator: str | None, reward: str) -> list[object]:
-    """Return what the advanced inputs show for a combination; the mixture may be unfinished."""
-    return fields.values_of(default_config(model, estimator or METHODS.names()[0], reward))
+    """Return ``tuned_of`` the tuned settings of a combination; the mixture may be unfinished."""
+    return tuned_of(default_config(model, estimator or METHODS.names()[0], reward))
+
+
+def changes(tuned: list[object], before: list[object]) -> list[object]:
+    """Return what the inputs of ``tuned_of`` are to show when other tuned settings take the place of some.
+
+    The prompt set is set anew where another fits, all advanced inputs where any of them differs: what
+    somebody chose otherwise stays only as long as the tuned settings do.
+
+    Args:
+        tuned: The settings of the new choices.
+        before: Those of the choices before; empty for none.
+    """
+    head, *values = tuned
+    first = head if tuned[:1] != before[:1] else gr.skip()
+    return [first, *(values if values != before[1:] else [gr.skip()] * len(values))]

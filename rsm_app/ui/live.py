@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from rsm_app.jobs.queue import Place
@@ -63,8 +65,8 @@ def missing_html(run_id: str) -> str:
     """Return what the run panel shows when the address names a run that is not here."""
     return (
         '<section class="rsm-empty" aria-label="Run not found"><h2>No such run</h2>'
-        f"<p>There is no run called <code>{escape(run_id[:64])}</code> here; it may have been deleted. "
-        "Press <b>Start</b> to begin a new one.</p></section>"
+        f"<p>There is no run called <code>{escape(run_id[:64])}</code> that you may see: it may have been "
+        "deleted, or its owner does not share it. Press <b>Start</b> to begin a new one.</p></section>"
     )
 
 
@@ -107,9 +109,64 @@ def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | No
         f'data-phase="{escape(status.phase)}"><div class="rsm-run-head">'
         f'<h2>{escape(run_title(run.settings()))}</h2><span class="rsm-badge rsm-{tone}">{word}</span></div>'
         f'<p class="rsm-id">Run <code>{escape(run.id)}</code></p>{_stepper(status)}{_bar(status)}'
-        f'<p class="rsm-message" role="status">{escape(waits or _sentence(status))}</p>'
-        f"{_figures(run, status, first, last)}</section>"
+        f"{_message(run, status, waits)}{_figures(run, status, first, last)}</section>"
     )
+
+
+def _message(run: Run, status: RunStatus, waits: str) -> str:
+    """Return what the run is doing; after a failure, the cause and what to do about it."""
+    text = waits or _sentence(status)
+    if status.state != "failed":
+        return f'<p class="rsm-message" role="status">{escape(text)}</p>'
+    cause, advice = cause_and_advice(text, resumable=run.resumable(status))
+    return (
+        '<div class="rsm-message rsm-failure" role="alert"><p><b>What happened</b> '
+        f"{escape(cause)}</p><p><b>What to do</b> {escape(advice)}</p></div>"
+    )
+
+
+def cause_and_advice(text: str, resumable: bool) -> tuple[str, str]:
+    """Split the sentences of a failure into what happened and what to do.
+
+    Args:
+        text: What the worker said: its first sentence is the cause, the others are advice.
+        resumable: Whether Retry goes on from the last checkpoint, or begins anew with the same settings.
+    """
+    parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text.strip(), maxsplit=1)
+    retry = (
+        "Retry goes on from the last checkpoint."
+        if resumable
+        else "Retry starts it anew with the same settings; Duplicate settings lets you change them first."
+    )
+    return parts[0], " ".join([*parts[1:], retry])
+
+
+def legend_html(colours: Mapping[str, str]) -> str:
+    """Return which colour belongs to which line."""
+    items = "".join(
+        f'<li><span class="rsm-key" style="background:{escape(colour)}"></span>{escape(title)}</li>'
+        for title, colour in colours.items()
+    )
+    return f'<ul class="rsm-legend" aria-label="Colours of the lines">{items}</ul>'
+
+
+def strip_html(probes: Sequence[dict]) -> str:
+    """Return the prompts of the pictures that are drawn again and again, from left to right."""
+    prompts = probes[0].get("prompts") if probes else None
+    items = "".join(f"<li>{escape(str(text))}</li>" for text in prompts or [])
+    if not items:
+        return ""
+    return (
+        f'<details class="rsm-more"><summary>Prompts, from left to right</summary><ol>{items}</ol></details>'
+    )
+
+
+def symptoms_html(texts: Sequence[str]) -> str:
+    """Return the warning signs of a run as a list; empty when there are none."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    if not items:
+        return ""
+    return f'<section class="rsm-symptoms" role="alert"><b>Watch out</b><ul>{items}</ul></section>'
 
 
 def _stepper(status: RunStatus) -> str:

@@ -12,10 +12,13 @@ from pathlib import Path
 from PIL import Image
 
 from rsm_app.jobs.store import Run
+from rsm_app.ui.result import is_finite
 from trainers.run_folder import read_lines
 
 GALLERY_SIZE = 12
+STRIP_ROWS = 8
 THUMBNAIL, LARGE = 128, 512
+_STRIP_SIDE = 64
 _GAP = 4
 ORDERS = {
     "gain": "Largest gain first",
@@ -67,9 +70,52 @@ def baseline_gallery(run: Run) -> list[tuple[Image.Image, str]]:
     return found
 
 
+def probe_strip(run: Run, probes: Sequence[dict]) -> list[tuple[Image.Image, str]]:
+    """Return one row of pictures per look at the held-out prompts, with its update and mean reward.
+
+    Of many looks, the first, the latest and some evenly between them are shown.
+    """
+    found = []
+    for line in _spread_out(probes, STRIP_ROWS):
+        names = line.get("pictures") if isinstance(line.get("pictures"), list) else []
+        drawn = [picture for name in names if (picture := open_sample(run, name))]
+        if drawn:
+            found.append((_in_a_row(drawn), _strip_caption(line)))
+    return found
+
+
+def _spread_out(lines: Sequence[dict], count: int) -> list[dict]:
+    if len(lines) <= count:
+        return list(lines)
+    return [lines[round(i * (len(lines) - 1) / (count - 1))] for i in range(count)]
+
+
+def _strip_caption(line: dict) -> str:
+    rewards = line.get("reward")
+    numbers = (
+        [value for value in rewards if isinstance(value, int | float)] if isinstance(rewards, list) else []
+    )
+    mean = f": mean reward {sum(numbers) / len(numbers):.2f}" if numbers else ""
+    step = line.get("step")
+    return f"Update {step}{mean}" if step else f"Base model{mean}"
+
+
+def _in_a_row(drawn: Sequence[Image.Image]) -> Image.Image:
+    side = max(_STRIP_SIDE, min(THUMBNAIL, drawn[0].width))
+    parts = [enlarge(picture, side) for picture in drawn]
+    width = sum(part.width for part in parts) + _GAP * (len(parts) - 1)
+    canvas = Image.new("RGB", (width, max(part.height for part in parts)), "#8f99a5")
+    place = 0
+    for part in parts:
+        canvas.paste(part, (place, 0))
+        place += part.width + _GAP
+    return canvas
+
+
 def gain(pair: dict) -> float:
-    """Return how much the reward of one pair rose."""
-    return float(pair.get("reward_after", 0.0)) - float(pair.get("reward_before", 0.0))
+    """Return how much the reward of one pair rose; 0 when one of the two is not known."""
+    before, after = pair.get("reward_before"), pair.get("reward_after")
+    return float(after - before) if is_finite(before) and is_finite(after) else 0.0
 
 
 def ordered_pairs(run: Run, order: str) -> list[dict]:
@@ -82,13 +128,13 @@ def ordered_pairs(run: Run, order: str) -> list[dict]:
     return sorted(pairs, key=lambda pair: pair.get("index", 0))
 
 
-def pair_gallery(run: Run, pairs: Sequence[dict]) -> list[tuple[Image.Image, str]]:
+def pair_gallery(run: Run, pairs: Sequence[dict], size: int = GALLERY_SIZE) -> list[tuple[Image.Image, str]]:
     """Return one picture per pair, before on the left and after on the right, with rewards as caption."""
     found = []
-    for pair in pairs[:GALLERY_SIZE]:
+    for pair in pairs[:size]:
         before, after = open_sample(run, pair.get("before")), open_sample(run, pair.get("after"))
         if before and after:
-            found.append((_side_by_side(before, after), pair_caption(pair)))
+            found.append((side_by_side([before, after]), pair_caption(pair)))
     return found
 
 
@@ -113,11 +159,15 @@ def stamp(path: Path) -> tuple[int, int]:
     return (info.st_size, info.st_mtime_ns)
 
 
-def _side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
-    left, right = enlarge(before, THUMBNAIL), enlarge(after, THUMBNAIL)
-    canvas = Image.new("RGB", (left.width + _GAP + right.width, max(left.height, right.height)), "#8f99a5")
-    canvas.paste(left, (0, 0))
-    canvas.paste(right, (left.width + _GAP, 0))
+def side_by_side(drawn: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures in a row, at the size of a gallery."""
+    parts = [enlarge(picture, THUMBNAIL) for picture in drawn]
+    width = sum(part.width for part in parts) + _GAP * (len(parts) - 1)
+    canvas = Image.new("RGB", (width, max(part.height for part in parts)), "#8f99a5")
+    left = 0
+    for part in parts:
+        canvas.paste(part, (left, 0))
+        left += part.width + _GAP
     return canvas
 
 

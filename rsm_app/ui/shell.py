@@ -8,7 +8,7 @@ import gradio as gr
 
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import train
+from rsm_app.ui import about, api, compare, lab, publish, runs, space, train
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.theme import build_theme
 
@@ -17,6 +17,7 @@ _HEADER = (
     '<header class="rsm-header"><h1>RSM Studio</h1><p>Fine-tune a text-to-image model towards a reward you '
     "choose, and see what really changed: same prompts, same seeds, before and after.</p></header>"
 )
+MAX_WAITING = 2000  # events; on ZeroGPU Gradio would allow one, and turn away the second page that polls
 _HEAD = '<meta name="color-scheme" content="light dark">'
 
 
@@ -26,10 +27,46 @@ def build(supervisor: Supervisor | None = None) -> gr.Blocks:
     Args:
         supervisor: The runs and their queue; those of the installation's own directory when None.
     """
+    supervisor = supervisor or Supervisor(default_store())
     with gr.Blocks(title="RSM Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
-        gr.HTML(_HEADER, elem_id="header", padding=False)
-        train.build(demo, supervisor or Supervisor(default_store()))
-    return demo
+        _frame()
+        space.build_space(supervisor.limits)
+        train.build(demo, supervisor)
+        api.build(supervisor)
+    with demo.route("Compare", "/compare"):
+        _frame()
+        compare.build(demo, supervisor)
+    with demo.route("Runs", "/runs"):
+        _frame()
+        runs.build(demo, supervisor)
+    with demo.route("Publish", "/publish"):
+        _frame()
+        publish.build(demo, supervisor)
+    with demo.route("Lab", "/lab"):
+        _frame()
+        lab.build(demo)
+    with demo.route("About", "/about"):
+        _frame()
+        about.build()
+    _spare_hidden_progress(demo)
+    return demo.queue(max_size=MAX_WAITING)
+
+
+def _spare_hidden_progress(demo: gr.Blocks) -> None:
+    """Let events without a visible progress keep none.
+
+    Gradio's page tells every output that was ever touched of each change of any event's state, which took
+    most of its time after a click.
+    """
+    for event in demo.fns.values():
+        if event.show_progress == "hidden" and event.show_progress_on is None:
+            event.show_progress_on = []
+
+
+def _frame() -> None:
+    """Render what every page begins with."""
+    gr.Navbar(main_page_name="Train")
+    gr.HTML(_HEADER, elem_id="header", padding=False)
 
 
 def serve(host: str, port: int) -> None:

@@ -19,6 +19,7 @@ TEAL = gr.themes.Color(
 )  # fmt: skip
 
 BEFORE, AFTER, THIRD = "#b26a00", "#1d998c", "#7561c9"
+SERIES = (AFTER, BEFORE, THIRD, "#c2456b", "#3f7fc4", "#7d8a1f")
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 

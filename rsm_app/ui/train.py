@@ -6,19 +6,22 @@ to the page. Which run a tab shows is in its address (``?run=ID``) and in the br
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
+from rsm_app.jobs.base_samples import check_spread
+from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import fields, form, pictures, watch
-from trainers.config import RunConfig
+from rsm_app.ui import field_problems, fields, form, pictures, preflight, watch
+from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
+from rsm_app.ui.press import on_press
+from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
 from trainers.errors import InputError, StudioError
-from trainers.models import MODELS
 from trainers.prompts import builtin_sets
 from trainers.rewards import REWARDS
 
@@ -32,36 +35,8 @@ _ATTACHED = "() => { window.rsmAttached = true; }"
 _TO_RUN = (
     "() => document.getElementById('run-status')?.scrollIntoView({behavior: 'smooth', block: 'nearest'})"
 )
+_TO_FORM = "() => document.getElementById('setup')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-
-
-@dataclass
-class _Inputs:
-    """The form's components."""
-
-    model: gr.Radio
-    reward: gr.Radio
-    mixture: gr.Textbox
-    estimator: gr.Radio
-    notes: gr.HTML
-    prompt_source: gr.Radio
-    prompt_set: gr.Dropdown
-    pasted: gr.Textbox
-    upload: gr.File
-    budget: gr.Radio
-    custom_seconds: gr.Number
-    seed: gr.Number
-    advanced: list
-    tuned: gr.State
-    start: gr.Button
-    problems: gr.HTML
-
-    def sent(self) -> list:
-        """Return the inputs in the order of ``form.Form``; the advanced ones come last."""
-        return [
-            self.model, self.reward, self.mixture, self.estimator, self.prompt_source, self.prompt_set,
-            self.pasted, self.upload, self.budget, self.custom_seconds, self.seed, *self.advanced,
-        ]  # fmt: skip
 
 
 def build(demo: gr.Blocks, supervisor: Supervisor) -> None:
@@ -70,112 +45,67 @@ def build(demo: gr.Blocks, supervisor: Supervisor) -> None:
     empty_line = form.settings_line(form.newcomer_config().__dict__)
     with gr.Row(elem_id="page"):
         with gr.Column(scale=2, min_width=320, elem_id="setup"):
-            inputs = _build_form()
+            inputs = build_form()
         with gr.Column(scale=3, min_width=320, elem_id="run-panel"):
-            panel = watch.build_panel(empty_line)
+            panel = build_panel(empty_line, watch.PARTS)
     _Page(supervisor, inputs, panel, shown_run, empty_line).wire(demo)
-
-
-def _build_form() -> _Inputs:
-    config = form.newcomer_config()
-    choices = _build_choices(config)
-    prompts = _build_prompts(config)
-    budget = gr.Radio(
-        form.budget_options(), value=str(round(config.budget_seconds)), label="5 · Time budget",
-        info="For the whole run, both comparisons included.", elem_id="budget",
-    )  # fmt: skip
-    custom = gr.Number(label="Seconds", elem_id="custom-seconds", visible=False, value=240)
-    seed = gr.Number(label="Seed", info="The same seed repeats the run.", value=config.seed, elem_id="seed")
-    with gr.Accordion("Advanced settings", open=False, elem_id="advanced"):
-        gr.HTML(
-            '<p class="rsm-facts">Tuned for the choices above; other choices set them anew.</p>',
-            padding=False,
-            elem_classes="rsm-plain",
-        )
-        advanced = fields.build_fields(config)
-    tuned = gr.State(fields.values_of(config))
-    with gr.Column(elem_id="start-bar"):
-        problems = gr.HTML("", elem_id="problems", padding=False)
-        start = gr.Button("Start", variant="primary", size="lg", elem_id="start")
-    return _Inputs(
-        *choices, *prompts, budget, custom, seed, advanced, tuned, start, problems,
-    )  # fmt: skip
-
-
-def _build_choices(config: RunConfig) -> tuple:
-    """Render model, reward, custom mixture, estimator and the notes on what does not fit."""
-    fitting = form.fit(config.model, config.reward, config.estimator)
-    model = gr.Radio(
-        form.options(MODELS),
-        value=config.model,
-        label="1 · Base model",
-        elem_id="model",
-        elem_classes="rsm-cards",
-    )
-    reward = gr.Radio(
-        form.reward_options(),
-        value=config.reward,
-        label="2 · Reward: what counts as better",
-        elem_id="reward",
-        elem_classes="rsm-cards",
-    )
-    mixture = gr.Textbox(
-        label="Custom mixture", info=f"Names with weights. Names: {', '.join(REWARDS.names())}.",
-        placeholder="shapes:1,tiny_clip:0.2", elem_id="mixture", visible=False, max_lines=1,
-    )  # fmt: skip
-    estimator = gr.Radio(
-        fitting.choices, value=fitting.estimator, label="3 · Estimator: how it learns", elem_id="estimator",
-        elem_classes="rsm-cards",
-    )  # fmt: skip
-    # Its choices change, and a tab from before a restart may send one that is not among the first ones: pass
-    # it on, the form checks every value.
-    estimator.preprocess = lambda payload: payload
-    notes = gr.HTML(fitting.notes, elem_id="estimator-notes", padding=False)
-    return model, reward, mixture, estimator, notes
-
-
-def _build_prompts(config: RunConfig) -> tuple:
-    """Render the source of the prompts and one input for each source."""
-    source = gr.Radio(
-        form.PROMPT_SOURCES, value=form.BUILTIN, label="4 · Training prompts", elem_id="prompt-source"
-    )
-    prompt_set = gr.Dropdown(
-        list(builtin_sets()),
-        value=config.prompts,
-        label="Built-in set",
-        elem_id="prompt-set",
-        filterable=False,
-    )
-    pasted = gr.Textbox(
-        label="Prompts, one a line", lines=4, max_lines=12, elem_id="pasted", visible=False,
-        placeholder="a red circle left of a blue square\nthree green triangles",
-    )  # fmt: skip
-    upload = gr.File(
-        label="Text file, one prompt a line", file_types=["text"], elem_id="upload", visible=False, height=120
-    )
-    return source, prompt_set, pasted, upload
 
 
 class _Page:
     """The handlers of the page, bound to its components and the runs."""
 
-    def __init__(
-        self, supervisor: Supervisor, inputs: _Inputs, panel: watch.Panel, shown_run, empty_line: str
-    ):
+    def __init__(self, supervisor: Supervisor, inputs: Inputs, panel: Panel, shown_run, empty_line: str):
         self.supervisor, self.inputs, self.panel = supervisor, inputs, panel
         self.shown_run, self.empty_line = shown_run, empty_line
 
     def wire(self, demo: gr.Blocks) -> None:
         """Attach every handler."""
         form_, panel, run = self.inputs, self.panel, self.shown_run
-        panel_outputs = panel.components()
-        poll = {"fn": self.poll, "inputs": [run, panel.seen, panel.order], "outputs": panel_outputs, **_QUIET}
-        choices = [form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned]
-        chosen = [form_.mixture, form_.estimator, form_.notes, form_.tuned, *form_.advanced]
+        poll = {
+            "fn": self.poll,
+            "inputs": [run, panel.seen],
+            "outputs": [panel.status, panel.seen, panel.ticket],
+            "queue": False,
+            **_QUIET,
+        }
+        chosen = [
+            form_.mixture, form_.estimator, form_.every, form_.notes, form_.spread_result, form_.tuned,
+            form_.prompt_set, *form_.advanced,
+        ]  # fmt: skip
+        restored = [
+            form_.model, form_.reward, form_.prompt_source, form_.pasted, form_.budget,
+            form_.custom_seconds, form_.seed, *chosen,
+        ]  # fmt: skip
+        self._wire_form(chosen)
+        self._wire_run(poll, restored)
+        panel.timer.tick(**poll, trigger_mode="once")
+        panel.ticket.change(self.due, run, list(panel.due.values()), **_QUIET)
+        for name, part in watch.PARTS.items():
+            fill = {"fn": self.filler(name), "inputs": [run, panel.order], "outputs": part.components(panel)}
+            panel.due[name].change(**fill, **_QUIET)
+            if name == "outcome":
+                panel.order.input(**fill, **_QUIET)
+        pair = [panel.slider, panel.pair_caption]
+        panel.gallery.select(self.select_pair, [run, panel.order], pair, **_QUIET)
+        run.change(None, run, js=_SHOW_RUN, api_visibility="private")
+        attached = demo.load(self.attach, run, [run, *restored], **_QUIET)
+        attached.then(**poll)
+        attached.then(None, js=_ATTACHED, api_visibility="private")
+        attached.then(self.preview, form_.sent(), self._told(), **_QUIET)
+
+    def _wire_form(self, chosen: list) -> None:
+        form_ = self.inputs
+        preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told(), **_QUIET}
+        choices = [form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every]
         gr.on(
-            [form_.model.input, form_.reward.input, form_.estimator.input, form_.mixture.blur],
+            [form_.model.input, form_.reward.input, form_.mixture.blur, form_.every.input],
             self.choose, choices, chosen, trigger_mode="always_last", **_QUIET,
-        )  # fmt: skip
+        ).then(**preview)  # fmt: skip
+        # Leaves the list itself alone: it must not move under somebody who goes through it by keyboard.
+        form_.estimator.input(
+            self.choose_estimator, choices, [form_.notes, form_.tuned, form_.prompt_set, *form_.advanced],
+            trigger_mode="always_last", **_QUIET,
+        ).then(**preview)  # fmt: skip
         form_.prompt_source.change(
             lambda source: [gr.update(visible=source == name) for name in form.PROMPT_SOURCES],
             form_.prompt_source, [form_.prompt_set, form_.pasted, form_.upload], **_QUIET,
@@ -186,50 +116,115 @@ class _Page:
             form_.custom_seconds,
             **_QUIET,
         )
-        started = form_.start.click(
-            self.start, form_.sent(), [form_.problems, run], **_QUIET, trigger_mode="once"
+        edited = [part.input if isinstance(part, gr.Dropdown) else part.blur for part in form_.advanced]
+        others = [form_.pasted.blur, form_.prompt_set.input, form_.prompt_source.input, form_.upload.change]
+        gr.on(
+            [form_.budget.input, form_.custom_seconds.blur, form_.seed.blur, *others, *edited],
+            **preview,
+            trigger_mode="always_last",
+        )
+        form_.spread.click(
+            self.check_reward, form_.sent(), [form_.spread, form_.spread_result], api_visibility="private",
+            show_progress="hidden", concurrency_limit=1, concurrency_id="spread", trigger_mode="once",
         )  # fmt: skip
-        resumed = panel.resume.click(self.resume, run, [form_.problems], **_QUIET, trigger_mode="once")
-        stopped = panel.stop.click(self.stop, run, [form_.problems], **_QUIET, trigger_mode="once")
-        extended = panel.more.click(self.extend, run, [form_.problems], **_QUIET, trigger_mode="once")
-        for event in (started, resumed, stopped, extended):
+
+    def _wire_run(self, poll: dict, restored: list) -> None:
+        form_, panel, run = self.inputs, self.panel, self.shown_run
+        once = {**_QUIET, "trigger_mode": "once"}
+        started = on_press(form_.start, "Starting …", self.start, form_.sent(), [form_.problems, run], **once)
+        started.then(self.preview, form_.sent(), self._told(), **once)
+        form_.problems.change(self.point_out, form_.sent(), list(form_.sections.values()), **_QUIET)
+        retried = on_press(panel.retry, "Starting …", self.retry, run, [form_.problems, run], **once)
+        resumed = on_press(panel.resume, "Resuming …", self.resume, run, [form_.problems], **once)
+        stopped = on_press(panel.stop, "Stopping …", self.stop, run, [form_.problems], **once)
+        extended = on_press(panel.more, "Asking …", self.extend, run, [form_.problems], **once)
+        for event in (started, retried, resumed, stopped, extended):
             event.then(**poll)
         started.success(None, js=_TO_RUN, api_visibility="private")
-        panel.timer.tick(**poll, trigger_mode="once")
-        panel.order.input(**poll)
-        pair = [panel.slider, panel.pair_caption]
-        panel.gallery.select(self.select_pair, [run, panel.order], pair, **_QUIET)
-        run.change(None, run, js=_SHOW_RUN, api_visibility="private")
-        restored = [
-            form_.model, form_.reward, form_.prompt_source, form_.prompt_set, form_.pasted, form_.budget,
-            form_.custom_seconds, form_.seed, *chosen,
-        ]  # fmt: skip
-        attached = demo.load(self.attach, run, [run, *restored], **_QUIET)
-        attached.then(**poll)
-        attached.then(None, js=_ATTACHED, api_visibility="private")
+        copied = panel.duplicate.click(self.duplicate, run, restored, **once)
+        copied.then(self.preview, form_.sent(), self._told(), **_QUIET)
+        copied.success(None, js=_TO_FORM, api_visibility="private")
 
-    def poll(self, run_id: str, seen: dict, order: str) -> dict:
-        """Bring the run panel up to date; changes nothing on disk."""
-        return watch.refresh(self.supervisor, self.panel, run_id or "", seen or {}, order, self.empty_line)
+    async def poll(self, run_id: str, seen: str, request: gr.Request) -> dict:
+        """Bring the head of the run panel up to date; changes nothing on disk.
 
-    def choose(self, model: str, reward: str, mixture: str, estimator: str, tuned: list) -> list:
+        It reads a few small files, which takes less time than handing it to a thread and back.
+        """
+        sight = self._sight(run_id, request)
+        return watch.look(self.supervisor, self.panel, sight, run_id or "", seen, self.empty_line)
+
+    async def due(self, run_id: str, request: gr.Request) -> dict:
+        """Say which parts of the run panel are due."""
+        return watch.due(self.panel, self._sight(run_id, request))
+
+    def filler(self, name: str) -> Callable[..., dict]:
+        """Return the handler that fills one part of the run panel."""
+
+        def fill(run_id: str, order: str, request: gr.Request) -> dict:
+            return watch.PARTS[name].fill(self.panel, self._sight(run_id, request, order))
+
+        fill.__name__ = f"fill_{name}"
+        return fill
+
+    def _sight(self, run_id: str, request: gr.Request, order: str = "gain") -> watch.Sight | None:
+        run = self._visible(run_id, request)
+        return watch.Sight(run, allowed(run, request), order) if run else None
+
+    def choose(
+        self, model: str, reward: str, mixture: str, estimator: str, tuned: list, every: bool = False
+    ) -> list:
         """Show what fits the three choices, and their tuned settings where these differ from the last."""
         text = (mixture or "") if reward == form.CUSTOM else reward
-        fitting = form.fit(model, text, estimator)
+        fitting = form.fit(model, text, estimator, every)
         values = form.presets_for(model, fitting.estimator, text)
         return [
             gr.update(visible=reward == form.CUSTOM),
             gr.update(choices=fitting.choices, value=fitting.estimator),
+            gr.update(info=form.hidden_line(fitting.hidden)),
             fitting.notes,
+            gr.update(value="", visible=False),
             values,
-            *(values if values != tuned else [gr.skip()] * len(values)),
+            *form.changes(values, tuned),
         ]
+
+    def choose_estimator(self, *choices) -> list:
+        """Show what goes with another estimator of the list."""
+        _, _, _, notes, _, *tuned = self.choose(*choices)
+        return [notes, *tuned]
+
+    def _told(self) -> list:
+        """Return what a look at the form's values changes."""
+        return [self.inputs.preflight, *self.inputs.told.values()]
+
+    def preview(self, *values) -> dict:
+        """Say what a run with the form's settings will take, and at each field what is wrong with it."""
+        wrong = None
+        try:
+            config, _ = form.check(_form(values))
+            html = preflight.preflight_html(self.supervisor, config)
+        except InputError as error:
+            wrong, html = error, preflight.unready_html(list(error.problems))
+        return {self.inputs.preflight: html, **field_problems.tell(self.inputs.told, wrong)}
+
+    def check_reward(self, *values) -> Iterator[tuple]:
+        """Draw a few base samples and say whether the reward tells them apart."""
+        busy = gr.update(interactive=False, value="Drawing …")
+        yield busy, gr.update(value=preflight.DRAWING, visible=True)
+        try:
+            config, prompts = form.check(_form(values))
+            require_model(config.model)
+            html = preflight.spread_html(check_spread(config, prompts), config)
+        except InputError as error:
+            html = _problems_html(list(error.problems))
+        except StudioError as error:
+            html = _problems_html([str(error)], "The reward could not be checked:")
+        yield gr.update(interactive=True, value=CHECK_LABEL), gr.update(value=html, visible=True)
 
     def start(self, request: gr.Request, *values) -> tuple:
         """Check the whole form and queue the run, or say everything that is wrong with it."""
-        simple, advanced = values[:11], values[11:]
         try:
-            config, prompts = form.check(form.Form(*simple, advanced=advanced))
+            config, prompts = form.check(_form(values))
+            require_model(config.model)
             run = self.supervisor.submit(config, prompts, owner_of(request))
         except InputError as error:
             return _problems_html(list(error.problems)), gr.skip()
@@ -237,43 +232,89 @@ class _Page:
             return _problems_html([str(error)]), gr.skip()
         return "", run.id
 
-    def stop(self, run_id: str) -> str:
-        """Ask the shown run to finish and keep what it has."""
-        return self._attempt(lambda: self.supervisor.stop(run_id))
-
-    def resume(self, run_id: str) -> str:
-        """Queue the shown run to go on."""
-        return self._attempt(lambda: self.supervisor.resume(run_id))
-
-    def extend(self, run_id: str) -> str:
-        """Queue the shown run for more training."""
-        return self._attempt(lambda: self.supervisor.extend(run_id, watch.MORE_SECONDS))
-
-    @staticmethod
-    def _attempt(action) -> str:
+    def point_out(self, *values) -> dict:
+        """Open the advanced sections that hold what is wrong; a start that goes well needs none of it."""
+        wrong = None
         try:
-            action()
+            form.check(_form(values))
+        except InputError as error:
+            wrong = error
+        return field_problems.open_sections(self.inputs.sections, wrong)
+
+    def stop(self, run_id: str, request: gr.Request) -> str:
+        """Ask the shown run to finish and keep what it has."""
+        return self._attempt(run_id, request, self.supervisor.stop)
+
+    def resume(self, run_id: str, request: gr.Request) -> str:
+        """Queue the shown run to go on."""
+        return self._attempt(run_id, request, self.supervisor.resume)
+
+    def extend(self, run_id: str, request: gr.Request) -> str:
+        """Queue the shown run for more training."""
+        return self._attempt(run_id, request, lambda name: self.supervisor.extend(name, MORE_SECONDS))
+
+    def retry(self, run_id: str, request: gr.Request) -> tuple:
+        """Let a failed run go on from its checkpoint, or begin anew with the same settings."""
+        shown = []
+
+        def again(name: str) -> None:
+            run = self.supervisor.store.run(name)
+            if run is None or run.resumable():
+                shown.append(self.supervisor.resume(name))
+                return
+            config = form.restored_config(run.settings())
+            own = _own_text(run) if config.prompts not in builtin_sets() else None
+            shown.append(self.supervisor.submit(config, own, owner_of(request)))
+
+        problems = self._attempt(run_id, request, again)
+        return problems, shown[0].id if shown else gr.skip()
+
+    def _attempt(self, run_id: str, request: gr.Request, action: Callable[[str], object]) -> str:
+        """Do something with a run if the asker may; return the problems as HTML."""
+        run = self.supervisor.store.run(run_id)
+        if run is not None and not allowed(run, request):
+            return _problems_html([REFUSED], "Not done:")
+        try:
+            action(run_id)
         except StudioError as error:
-            return _problems_html([str(error)])
+            return _problems_html([str(error)], "Not done:")
         return ""
 
-    def select_pair(self, run_id: str, order: str, event: gr.SelectData) -> dict:
+    def _visible(self, run_id: object, request: gr.Request) -> Run | None:
+        return visible_run(self.supervisor.store, run_id, request)
+
+    def duplicate(self, run_id: str, request: gr.Request) -> list:
+        """Fill the form with the settings of the shown run."""
+        updates = self._restored(self._visible(run_id, request))
+        if updates is None:
+            gr.Warning("The settings of this run cannot be read, so the form stays as it is.")
+            return [gr.skip()] * self._restorable
+        gr.Info("The form has the settings of this run now. Change what you like, then press Start.")
+        return updates
+
+    def select_pair(self, run_id: str, order: str, event: gr.SelectData, request: gr.Request) -> dict:
         """Put the chosen pair on the slider."""
-        run = self.supervisor.store.run(run_id)
+        run = self._visible(run_id, request)
         pairs = pictures.ordered_pairs(run, order) if run else []
         if not run or not isinstance(event.index, int) or event.index >= len(pairs):
-            return {}
+            return gr.skip()
         return watch.show_pair(self.panel, run, pairs[event.index])
 
     def attach(self, remembered: str, request: gr.Request) -> list:
         """Choose the run a fresh page shows: the address's, else the browser's last, else the live one."""
         asked = request.query_params.get("run", "")
-        run = self.supervisor.store.run(asked or remembered)
+        run = self._visible(asked or remembered, request)
         if run is None and not asked:
-            run = self.supervisor.present()
+            live = self.supervisor.present()
+            run = self._visible(live.id, request) if live else None
         updates = self._restored(run)
         shown = run.id if run else asked
-        return [shown, *(updates or [gr.skip()] * (12 + len(self.inputs.advanced)))]
+        return [shown, *(updates or [gr.skip()] * self._restorable)]
+
+    @property
+    def _restorable(self) -> int:
+        """How many components ``_restored`` fills."""
+        return 14 + len(self.inputs.advanced)
 
     def _restored(self, run: Run | None) -> list | None:
         """Return the form as it was for a run, so that a reload loses no setting."""
@@ -283,20 +324,20 @@ class _Page:
             return None
         if config is None:
             return None
-        reward = config.reward if config.reward in REWARDS else form.CUSTOM
+        listed = config.reward in REWARDS and not form.unavailable(config.reward)
+        reward = config.reward if listed else form.CUSTOM
         updates = self.choose(config.model, reward, config.reward, config.estimator, [])
         updates[0] = gr.update(
             value="" if reward != form.CUSTOM else config.reward, visible=reward == form.CUSTOM
         )
-        updates[4:] = fields.values_of(config)
         own = config.prompts not in builtin_sets()
+        updates[6:] = [updates[6] if own else config.prompts, *fields.values_of(config)]
         seconds = f"{config.budget_seconds:g}"
         listed = seconds in [value for _, value in form.budget_options()]
         return [
             config.model,
             reward,
             form.PASTE if own else form.BUILTIN,
-            gr.skip() if own else config.prompts,
             _own_text(run) if own else gr.skip(),
             seconds if listed else form.CUSTOM,
             gr.skip() if listed else config.budget_seconds,
@@ -312,16 +353,10 @@ def _own_text(run: Run) -> str:
         return ""
 
 
-def owner_of(request: gr.Request) -> str:
-    """Return who asks, for the limits of an owner: the signed-in name, else the address asked from.
-
-    On a Space requests come through a proxy, which names the address that it was asked from last in the list.
-    """
-    forwarded = request.headers.get("x-forwarded-for", "") if os.environ.get("SPACE_ID") else ""
-    address = forwarded.rpartition(",")[2].strip() or (request.client.host if request.client else "")
-    return request.username or address
+def _form(values: tuple) -> form.Form:
+    return form.Form(*values[:11], advanced=values[11:])
 
 
-def _problems_html(problems: list[str]) -> str:
+def _problems_html(problems: list[str], head: str = "Before this can start:") -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in problems)
-    return f'<div class="rsm-problems" role="alert"><b>Before this can start:</b><ul>{items}</ul></div>'
+    return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul></div>'

@@ -1,266 +1,296 @@
-"""The run panel: its components, and one function that brings them up to date with a run's folder.
+"""What the run panel shows of a run: a cheap look by every tick, and parts that are filled when due.
 
-``refresh`` only reads. What a tab has already been shown is remembered as a few stamps, and every component
-whose source has not changed is skipped, so a poll costs little and nothing on the page moves without reason.
+Gradio builds every output of a handler anew, also those that are skipped, and a queued event costs twice as
+much as a direct one. So a tick is direct and has few outputs: the head of the panel and a ticket. A ticket
+that has changed lets the page ask for the stamps of the parts, and a stamp that has changed for that part
+alone. Everything here only reads.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import gradio as gr
 
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
-from rsm_app.ui import curves, form, live, pictures, result, theme
+from rsm_app.ui import curves, form, live, pictures, result
+from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel, other_colours
+from rsm_app.ui.run_table import publish_link
+from rsm_app.ui.sight import Sight, lines_of
+from trainers.errors import InputError
+from trainers.preflight import groups_per_rollout
+from trainers.run_folder import RunFolder
+from trainers.symptoms import symptoms
 
-LIVE_SECONDS, IDLE_SECONDS = 1.0, 5.0
-MORE_SECONDS = 120
-_TITLES = {
-    "reward_mean": "Training reward",
-    "kl": "KL to the base model",
-    "grad_norm": "Gradient norm",
-}
-
-
-@dataclass
-class Panel:
-    """The components of the run panel, in the order in which ``refresh`` fills them."""
-
-    status: gr.HTML
-    stop: gr.Button
-    resume: gr.Button
-    more: gr.Button
-    curve_wait: gr.HTML
-    live: gr.Column
-    curve: gr.LinePlot
-    kl: gr.LinePlot
-    gradient: gr.LinePlot
-    baseline: gr.Column
-    baseline_gallery: gr.Gallery
-    outcome: gr.Column
-    result: gr.HTML
-    slider: gr.ImageSlider
-    pair_caption: gr.HTML
-    pairs: gr.Column
-    order: gr.Dropdown
-    gallery: gr.Gallery
-    details: gr.Column
-    command: gr.Textbox
-    adapter: gr.DownloadButton
-    report: gr.DownloadButton
-    log_box: gr.Accordion
-    log: gr.Textbox
-    timer: gr.Timer
-    seen: gr.State
-
-    def components(self) -> list:
-        """Return every component in order."""
-        return [getattr(self, info.name) for info in fields(self)]
+LIVE_SECONDS = 1.0
 
 
-def build_panel(empty_line: str) -> Panel:
-    """Render the run panel in its empty state."""
-    status = gr.HTML(live.empty_html(empty_line, waiting=True), elem_id="run-status", padding=False)
-    with gr.Row(elem_id="run-buttons"):
-        stop = gr.Button("Stop", elem_id="stop", variant="stop", visible=False, size="md")
-        resume = gr.Button("Resume", elem_id="resume", variant="primary", visible=False, size="md")
-        more = gr.Button(f"Train {MORE_SECONDS // 60} minutes more", elem_id="more", visible=False, size="md")
-    with gr.Column(visible=False, elem_id="outcome") as outcome:
-        outcome_html = gr.HTML(elem_id="result", padding=False)
-        gr.HTML(
-            '<h3 class="rsm-sub">One pair, same prompt and seed: drag to compare</h3>',
-            padding=False,
-            elem_classes="rsm-plain",
-        )
-        slider = gr.ImageSlider(
-            label="Before (left) and after (right)", elem_id="slider", format="png", interactive=False,
-            buttons=["fullscreen"], max_height=420,
-        )  # fmt: skip
-        caption = gr.HTML(elem_id="pair-caption", padding=False)
-    curve_wait = gr.HTML(live.CURVE_WAIT, visible=False, elem_id="curve-wait", padding=False)
-    with gr.Column(visible=False, elem_id="live") as live_column:
-        curve = _plot(_TITLES["reward_mean"], "Reward", "reward-plot", theme.AFTER, 240)
-        with gr.Row():
-            kl = _plot(_TITLES["kl"], "KL", "kl-plot", theme.THIRD, 180)
-            gradient = _plot(_TITLES["grad_norm"], "Norm", "gradient-plot", theme.BEFORE, 180)
-    with gr.Column(visible=False, elem_id="baseline") as baseline:
-        baseline_gallery = gr.Gallery(
-            label="Before training: held-out pictures of the untouched model, with their rewards",
-            elem_id="before-gallery", columns=6, object_fit="contain", height="auto", allow_preview=False,
-            format="png", buttons=[], interactive=False,
-        )  # fmt: skip
-    with gr.Column(visible=False, elem_id="pairs-column") as pairs_column:
-        order = gr.Dropdown(
-            [(title, key) for key, title in pictures.ORDERS.items()],
-            value="gain",
-            label="Sort pairs",
-            elem_id="order",
-            filterable=False,
-        )
-        gallery = gr.Gallery(
-            label="Pairs: before left, after right; choose one for the slider", elem_id="pairs",
-            columns=3, object_fit="contain", height="auto", allow_preview=False, format="png", buttons=[],
-            interactive=False,
-        )  # fmt: skip
-    with gr.Column(visible=False, elem_id="details") as details:
-        command = gr.Textbox(
-            label="Repeat this run in a shell", elem_id="command", lines=2, max_lines=6, interactive=False,
-            buttons=["copy"],
-        )  # fmt: skip
-        with gr.Row():
-            adapter = gr.DownloadButton("Adapter (zip)", elem_id="adapter", interactive=False)
-            report = gr.DownloadButton("Report (JSON)", elem_id="report", interactive=False)
-    with gr.Accordion("Log", open=False, visible=False, elem_id="log-box") as log_box:
-        log = gr.Textbox(
-            label="The last lines of the run's log", elem_id="log", lines=12, max_lines=40, interactive=False,
-            buttons=["copy"],
-        )  # fmt: skip
-    timer = gr.Timer(IDLE_SECONDS)
-    seen = gr.State({})
-    return Panel(
-        status, stop, resume, more, curve_wait, live_column, curve, kl, gradient, baseline, baseline_gallery,
-        outcome, outcome_html, slider, caption, pairs_column, order, gallery, details, command, adapter,
-        report, log_box, log, timer, seen,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Part:
+    """Components that are filled together.
+
+    Attributes:
+        names: Their attributes in ``Panel``.
+        stamp: What tells whether they are still as shown; short, because every tick compares it. None when
+            there is nothing to show.
+        show: Fills them; a component that is left out stays as it is.
+        hidden: Those that disappear when there is nothing to show.
+    """
+
+    names: tuple[str, ...]
+    stamp: Callable[[Sight], object]
+    show: Callable[[Panel, Sight], dict]
+    hidden: tuple[str, ...]
+
+    def components(self, panel: Panel) -> list:
+        """Return the part's components."""
+        return [getattr(panel, name) for name in self.names]
+
+    def fill(self, panel: Panel, sight: Sight | None) -> dict:
+        """Return what to change so that the part shows a run as it is now, or nothing for none."""
+        if sight is not None and self.stamp(sight) is not None:
+            return self.show(panel, sight)
+        return {getattr(panel, name): gr.update(visible=False) for name in self.hidden}
 
 
-def _plot(title: str, unit: str, elem_id: str, colour: str, height: int) -> gr.LinePlot:
-    return gr.LinePlot(
-        curves.plot([], {"value": title}),
-        x="step",
-        y="value",
-        color="series",
-        color_map={title: colour},
-        colors_in_legend=[],
-        title=title,
-        x_title="Update",
-        y_title=unit,
-        height=height,
-        elem_id=elem_id,
-        buttons=[],
-    )
-
-
-def refresh(
-    supervisor: Supervisor, panel: Panel, run_id: str, seen: dict, order: str, empty_line: str
+def look(
+    supervisor: Supervisor, panel: Panel, sight: Sight | None, asked: str, seen: str, empty: str
 ) -> dict:
-    """Return the components to change so that the panel shows a run as it is now.
+    """Return the head of the panel, and a ticket that changes when any of its parts does.
 
     Args:
         supervisor: The runs and their queue.
         panel: The panel's components.
-        run_id: The run to show; empty for none.
-        seen: What this tab was shown before, as returned in ``panel.seen``.
-        order: How pairs are sorted, a key of ``pictures.ORDERS``.
-        empty_line: What Start would do, for the empty state.
+        sight: The run to show; None for none.
+        asked: The id of a run that was asked for.
+        seen: The head that this tab was shown last, as returned in ``panel.seen``.
+        empty: What Start would do, for the empty state.
     """
-    run = supervisor.store.run(run_id)
-    if run is None:
-        return _refresh_empty(panel, run_id, seen, empty_line)
-    known = seen if seen.get("run") == run_id else {}
-    changes: dict = {}
-    now = {"run": run_id}
-    status = run.status()
-    lines = run.folder.read_metrics()
-    waits = (
-        live.waiting_line(supervisor.place(run_id), supervisor.trouble) if status.state == "queued" else ""
-    )
-    html = live.status_html(run, status, lines[-1] if lines else None, lines[0] if lines else None, waits)
-    now["status"] = hash(html)
-    if known.get("status") != now["status"]:
-        changes[panel.status] = html
-    now["buttons"] = (status.state, run.resumable(status), run.folder.report.is_file())
-    if known.get("buttons") != now["buttons"]:
-        changes |= _buttons(panel, *now["buttons"])
-    _refresh_curves(panel, lines, status.live, known, now, changes)
-    _refresh_pictures(panel, run, status.live, order, known, now, changes)
-    _refresh_details(panel, run, status.live, known, now, changes)
-    _refresh_log(panel, run, known, now, changes)
-    return {**changes, panel.seen: now}
+    if sight is None:
+        html = live.missing_html(asked) if asked else live.empty_html(empty)
+    else:
+        html = _head(supervisor, sight)
+    shown = str(hash(html))
+    ticket = str(hash(repr([_due(part, sight) for part in PARTS.values()])))
+    return {panel.status: gr.skip() if shown == seen else html, panel.seen: shown, panel.ticket: ticket}
 
 
-def _refresh_empty(panel: Panel, run_id: str, seen: dict, empty_line: str) -> dict:
-    html = live.missing_html(run_id) if run_id else live.empty_html(empty_line)
-    now = {"run": run_id, "status": hash(html)}
-    if seen == now:
-        return {panel.seen: now}
-    shown = (panel.stop, panel.resume, panel.more, panel.curve_wait, panel.live, panel.baseline)
-    shown += (panel.outcome, panel.pairs, panel.details, panel.log_box)
-    return {panel.status: html, panel.seen: now} | dict.fromkeys(shown, gr.update(visible=False))
+def due(panel: Panel, sight: Sight | None) -> dict:
+    """Return the stamps of the parts; a part is filled when its own has changed."""
+    return {panel.due[name]: _due(part, sight) for name, part in PARTS.items()}
 
 
-def _buttons(panel: Panel, state: str, resumable: bool, compared: bool) -> dict:
+def _due(part: Part, sight: Sight | None) -> list:
+    stamp = part.stamp(sight) if sight else None
+    return [] if stamp is None else [sight.run.id, stamp]
+
+
+def _head(supervisor: Supervisor, sight: Sight) -> str:
+    run, status, lines = sight.run, sight.status, sight.lines
+    waits = ""
+    if status.state == "queued":
+        waits = live.waiting_line(supervisor.place(run.id), supervisor.trouble)
+    return live.status_html(run, status, lines[-1] if lines else None, lines[0] if lines else None, waits)
+
+
+def _buttons_stamp(sight: Sight) -> object:
+    run, status = sight.run, sight.status
+    return [status.state, run.resumable(status), run.folder.report.is_file(), sight.mine]
+
+
+def _buttons(panel: Panel, sight: Sight) -> dict:
+    state, resumable, compared, mine = _buttons_stamp(sight)
     moving, queued = state in LIVE or state == "queued", state == "queued"
     return {
         panel.stop: gr.update(
-            visible=moving,
+            visible=moving and mine,
             interactive=state != "stopping",
             value="Take out of the queue" if queued else "Stop",
         ),
-        panel.resume: gr.update(visible=resumable),
-        panel.more: gr.update(visible=not moving and compared),
+        panel.resume: gr.update(visible=resumable and mine and state != "failed"),
+        panel.retry: gr.update(visible=mine and state == "failed"),
+        panel.more: gr.update(visible=not moving and compared and mine),
+        panel.duplicate: gr.update(visible=not moving),
+        panel.publish: gr.update(
+            visible=not moving and compared and mine and state != "failed",
+            link=publish_link(sight.run.id),
+        ),
         panel.timer: gr.update(value=LIVE_SECONDS if moving else IDLE_SECONDS),
     }
 
 
-def _refresh_curves(panel, lines, alive, known, now, changes) -> None:
+def _drawn(sight: Sight) -> list[dict]:
+    """Return the points of the curves; none until there are two.
+
+    A plot that is mounted without a line never learns to draw one.
+    """
+    lines, alive = sight.lines, sight.status.live
     thinned = curves.thin(lines)
     if lines and not alive and thinned[-1] is not lines[-1]:
         thinned.append(lines[-1])
-    # A plot that is mounted without a line never learns to draw one, so it waits for two points.
-    drawn = len(thinned) >= 2
-    now["waits"] = alive and not drawn
-    if known.get("waits") != now["waits"]:
-        changes[panel.curve_wait] = gr.update(visible=now["waits"])
-    now["curves"] = (len(thinned), thinned[-1].get("step")) if drawn else None
-    if "curves" in known and known["curves"] == now["curves"]:
-        return
-    changes[panel.live] = gr.update(visible=drawn)
-    if not drawn:
-        return
-    for component, key in ((panel.curve, "reward_mean"), (panel.kl, "kl"), (panel.gradient, "grad_norm")):
-        changes[component] = curves.plot(thinned, {key: _TITLES[key]})
+    return thinned if len(thinned) >= 2 else []
 
 
-def _refresh_pictures(panel, run: Run, alive, order, known, now, changes) -> None:
-    now["pairs"] = (pictures.stamp(run.folder.pairs), order)
-    done = run.folder.pairs.is_file() and not alive
-    now["done"] = (done, pictures.stamp(run.folder.report))
-    now["baseline"] = (pictures.stamp(run.folder.samples / "before.jsonl"), done)
-    if known.get("baseline") != now["baseline"]:
-        drawn = [] if done else pictures.baseline_gallery(run)
-        changes |= {panel.baseline: gr.update(visible=bool(drawn)), panel.baseline_gallery: drawn}
-    if known.get("done") != now["done"] or (done and known.get("pairs") != now["pairs"]):
-        changes |= dict.fromkeys((panel.outcome, panel.pairs), gr.update(visible=done))
-        if done:
-            report = run.folder.read_report()
-            changes[panel.result] = result.result_html(report) if report else ""
-            changes |= show_pairs(panel, run, order)
+def _curves_stamp(sight: Sight) -> object:
+    points = _drawn(sight)
+    return [len(points), points[-1].get("step")] if points else sight.status.live or None
 
 
-def _refresh_details(panel, run: Run, alive, known, now, changes) -> None:
-    now["details"] = (pictures.stamp(run.folder.report), pictures.stamp(run.folder.config), alive)
-    if known.get("details") == now["details"]:
-        return
-    text = form.command(run.settings())
-    has_report = not alive and run.folder.report.is_file()
-    changes |= {
-        panel.details: gr.update(visible=True),
-        panel.command: gr.update(value=text, visible=bool(text)),
-        panel.adapter: _download(_adapter_zip(run) if has_report else None),
-        panel.report: _download(_copy(run, run.folder.report, "report.json") if has_report else None),
+def _curves(panel: Panel, sight: Sight) -> dict:
+    points = _drawn(sight)
+    changes = {
+        panel.curve_wait: gr.update(visible=not points),
+        panel.live: gr.update(visible=bool(points)),
+    }
+    if not points:
+        return changes
+    drawn_in = {
+        "reward_mean": panel.curve,
+        "kl": panel.kl,
+        "grad_norm": panel.gradient,
+        "clip_fraction": panel.clip,
+    }
+    return changes | {plot: curves.plot(points, {key: TITLES[key]}) for key, plot in drawn_in.items()}
+
+
+def _signs_html(sight: Sight) -> str:
+    folder = sight.run.folder
+    return _signs_of(folder.path, pictures.stamp(folder.metrics), pictures.stamp(folder.probes))
+
+
+@lru_cache(maxsize=64)
+def _signs_of(path: Path, *_stamps: tuple) -> str:
+    folder = RunFolder(path)
+    settings = folder.read_config()
+    try:
+        groups = groups_per_rollout(form.restored_config(settings))
+    except InputError:
+        groups = 0
+    lines, probes = lines_of(folder.metrics), lines_of(folder.probes)
+    found = symptoms(lines, probes, groups, str(settings.get("reward", "")))
+    return live.symptoms_html([symptom.text for symptom in found])
+
+
+def _signs(panel: Panel, sight: Sight) -> dict:
+    return {panel.symptoms: gr.update(value=_signs_html(sight), visible=True)}
+
+
+def _looks(panel: Panel, sight: Sight) -> dict:
+    """Fill what comes from the looks at held-out prompts."""
+    probes = sight.probes
+    points = curves.thin(curves.probe_lines(probes))
+    titles = {name: result.reward_title(name) for name in curves.other_names(points)}
+    drawn = len(points) >= 2  # as with the other plots, a line needs two points when it is first drawn
+    changes = {
+        panel.heldout: gr.update(visible=drawn),
+        panel.others: gr.update(visible=drawn and bool(titles)),
+    }
+    if drawn:
+        changes[panel.heldout_curve] = curves.plot(points, {curves.HELDOUT: TITLES[curves.HELDOUT]})
+        changes[panel.others_curves] = curves.plot(points, titles)
+        changes[panel.others_legend] = live.legend_html({t: other_colours()[t] for t in titles.values()})
+    strip = pictures.probe_strip(sight.run, probes)
+    changes |= {panel.strip_column: gr.update(visible=bool(strip)), panel.strip: strip}
+    return changes | {panel.strip_prompts: live.strip_html(probes)}
+
+
+def _baseline_stamp(sight: Sight) -> object:
+    return None if sight.done else _present(sight.run.folder.samples / "before.jsonl")
+
+
+def _baseline(panel: Panel, sight: Sight) -> dict:
+    drawn = pictures.baseline_gallery(sight.run)
+    return {panel.baseline: gr.update(visible=bool(drawn)), panel.baseline_gallery: drawn}
+
+
+def _outcome_stamp(sight: Sight) -> object:
+    folder = sight.run.folder
+    return [pictures.stamp(folder.report), pictures.stamp(folder.pairs)] if sight.done else None
+
+
+def _outcome(panel: Panel, sight: Sight) -> dict:
+    report = sight.run.folder.read_report()
+    changes = dict.fromkeys((panel.outcome, panel.pairs), gr.update(visible=True))
+    changes[panel.result] = result.result_html(report) if report else ""
+    return changes | show_pairs(panel, sight.run, sight.order)
+
+
+def _details(panel: Panel, sight: Sight) -> dict:
+    text = form.command(sight.run.settings())
+    return {panel.details: gr.update(visible=True), panel.command: gr.update(value=text, visible=bool(text))}
+
+
+def _files_stamp(sight: Sight) -> object:
+    return _present(sight.run.folder.report) if sight.mine and not sight.status.live else None
+
+
+def _files(panel: Panel, sight: Sight) -> dict:
+    run = sight.run
+    return {
+        panel.adapter: _download(_adapter_zip(run)),
+        panel.report: _download(_copy(run, run.folder.report, "report.json")),
     }
 
 
-def _refresh_log(panel, run: Run, known, now, changes) -> None:
-    now["log"] = (pictures.stamp(run.folder.log), pictures.stamp(run.worker_log))
-    if known.get("log") != now["log"]:
-        lines = run.log_tail()
-        changes |= {panel.log_box: gr.update(visible=bool(lines)), panel.log: "\n".join(lines)}
+def _log_stamp(sight: Sight) -> object:
+    files = [pictures.stamp(path) for path in (sight.run.folder.log, sight.run.worker_log)]
+    return files if any(size for size, _ in files) else None
+
+
+def _log(panel: Panel, sight: Sight) -> dict:
+    lines = sight.run.log_tail()
+    return {panel.log_box: gr.update(visible=bool(lines)), panel.log: "\n".join(lines)}
+
+
+def _present(path: Path) -> tuple | None:
+    """Return a file's stamp, or None when there is no such file."""
+    found = pictures.stamp(path)
+    return found if any(found) else None
+
+
+PARTS = {
+    "buttons": Part(
+        ("stop", "resume", "retry", "more", "duplicate", "publish", "timer"),
+        _buttons_stamp,
+        _buttons,
+        ("stop", "resume", "retry", "more", "duplicate", "publish"),
+    ),
+    "curves": Part(
+        ("curve_wait", "live", "curve", "kl", "gradient", "clip"),
+        _curves_stamp,
+        _curves,
+        ("curve_wait", "live"),
+    ),
+    # The words themselves: a reader would else be told again at every update.
+    "signs": Part(("symptoms",), lambda sight: _signs_html(sight) or None, _signs, ("symptoms",)),
+    "looks": Part(
+        (
+            "heldout", "heldout_curve", "others", "others_curves", "others_legend", "strip_column", "strip",
+            "strip_prompts",
+        ),
+        lambda sight: _present(sight.run.folder.probes),
+        _looks,
+        ("heldout", "others", "strip_column"),
+    ),
+    "baseline": Part(("baseline", "baseline_gallery"), _baseline_stamp, _baseline, ("baseline",)),
+    "outcome": Part(
+        ("outcome", "pairs", "result", "gallery", "slider", "pair_caption"),
+        _outcome_stamp,
+        _outcome,
+        ("outcome", "pairs"),
+    ),
+    "details": Part(
+        ("details", "command"), lambda sight: pictures.stamp(sight.run.folder.config), _details, ("details",)
+    ),
+    "files": Part(("adapter", "report"), _files_stamp, _files, ("adapter", "report")),
+    "log": Part(("log_box", "log"), _log_stamp, _log, ("log_box",)),
+}  # fmt: skip
 
 
 def show_pairs(panel: Panel, run: Run, order: str) -> dict:
@@ -279,7 +309,7 @@ def show_pair(panel: Panel, run: Run, pair: dict) -> dict:
 
 
 def _download(path: Path | None):
-    return gr.update(value=str(path) if path else None, interactive=path is not None)
+    return gr.update(value=str(path) if path else None, visible=path is not None)
 
 
 def _download_folder(run: Run) -> Path:

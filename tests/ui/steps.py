@@ -1,6 +1,9 @@
 """What a person does on the train page, as functions."""
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+
+from trainers.config import FIELDS
 
 expect.set_options(timeout=40_000)
 
@@ -29,25 +32,39 @@ def choose(page: Page, group: str, value: str) -> None:
 
 
 def set_advanced(page: Page, values: dict) -> None:
-    """Open the advanced settings if they are closed and fill some."""
-    first = page.locator(f"#set-{next(iter(values))}")
-    if not first.is_visible():
-        page.locator("#advanced button").first.click()
-        expect(first).to_be_visible()
+    """Open the advanced settings and the sections that are closed, and fill some."""
     for name, value in values.items():
-        page.locator(f"#set-{name}").locator("input, textarea").first.fill(str(value))
+        group = page.locator(f"#group-{FIELDS[name].metadata['group']}")
+        if not group.is_visible():
+            page.locator("#advanced > button").click()
+            expect(group).to_be_visible()
+        field = page.locator(f"#set-{name}")
+        if not field.is_visible():
+            group.locator("button").first.click()
+            expect(field).to_be_visible()
+        field.locator("input, textarea").first.fill(str(value))
 
 
-def start_small(page: Page, **changes) -> str:
-    """Start a short run, ended by its number of updates and not by its budget, and return its id."""
+def fill_small(page: Page, **changes) -> None:
+    """Choose the settings of a short run, ended by its number of updates and not by its budget."""
     choose(page, "budget", "900")
     choose(page, "reward", "colorfulness")
     expect(page.locator("#estimator input[value='rsm_first_order_flow']")).to_have_count(1)
     set_advanced(page, {**SMALL, **changes})
+
+
+def press_start(page: Page) -> str:
+    """Start what was chosen and return the run's id."""
     page.locator("#start").click()
     expect(page.locator("#run-status .rsm-run")).to_be_visible()
     page.wait_for_url("**run=*")
     return page.url.split("run=")[1]
+
+
+def start_small(page: Page, **changes) -> str:
+    """Start a short run and return its id."""
+    fill_small(page, **changes)
+    return press_start(page)
 
 
 def expect_state(page: Page, state: str) -> None:
@@ -68,3 +85,14 @@ def expect_result(page: Page) -> None:
 def expect_fits(page: Page) -> None:
     """Check that the page is no wider than its window; plots follow a resized window after a moment."""
     page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def expect_accessible(page: Page) -> None:
+    """Check that the page fits its window and that axe finds nothing serious in it."""
+    expect_fits(page)
+    serious = [
+        (rule["id"], rule["help"], [node["html"][:200] for node in rule["nodes"]][:3])
+        for rule in Axe().run(page).response["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
+    assert not serious, serious

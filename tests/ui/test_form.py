@@ -1,5 +1,7 @@
 """The form, the empty page and what is served: nothing here starts a worker."""
 
+import json
+import re
 import subprocess
 import sys
 import urllib.error
@@ -8,8 +10,10 @@ import urllib.request
 import pytest
 from playwright.sync_api import expect
 
+from rsm_app.jobs.fitting import trainable
 from tests.ui.server import ROOT
 from tests.ui.steps import choose, expect_fits, open_page, set_advanced
+from trainers.models import MODELS
 
 
 def test_building_the_page_imports_no_torch():
@@ -60,6 +64,130 @@ def test_choices_that_do_not_fit_cannot_be_selected_and_say_why(page, server):
     expect(estimators.locator("input[value='rsm_first_order_diffusion']")).to_have_count(1)
 
 
+def test_the_list_of_estimators_is_short_and_opens_by_keyboard(page, server):
+    open_page(page, server.url)
+    listed = page.locator("#estimator input")
+    expect(listed).to_have_count(2)
+    expect(page.locator("#every")).to_contain_text("10 more fit these choices")
+    page.locator("#every input").focus()
+    page.keyboard.press("Space")
+    expect(listed).to_have_count(12)
+    expect(page.locator("#estimator label").first).to_contain_text("RSM zeroth order (flow)")
+    page.locator("#estimator input[value='rsm_zeroth_order_flow']").focus()
+    for _ in range(2):  # every option is a stop of the Tab key
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.locator("#estimator input[value='tempflow_grpo']")).to_be_checked()
+    page.locator("#every input").focus()
+    page.keyboard.press("Space")
+    expect(listed).to_have_count(3)
+    expect(page.locator("#estimator input[value='tempflow_grpo']")).to_be_checked()
+    page.locator("#estimator-notes summary").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#estimator-notes details li").first).to_be_visible()
+
+
+def test_an_estimator_says_what_it_does_not_fit(page, server):
+    open_page(page, server.url)
+    choose(page, "reward", "colorfulness")
+    choose(page, "estimator", "rsm_first_order_flow")
+    notes = page.locator("#estimator-notes")
+    expect(notes).to_contain_text("does not fit Tiny Diffusion or rewards marked “Black box”")
+
+
+def test_models_that_need_a_gpu_are_not_offered_here_and_say_why(page, server):
+    open_page(page, server.url)
+    offered = page.locator("#model input").evaluate_all("inputs => inputs.map(i => i.value)")
+    assert offered == [spec.name for spec in trainable()]
+    notes = page.locator("#model-notes")
+    ruled_out = [spec for spec in MODELS if spec.name not in offered]
+    expect(notes.locator("summary")).to_contain_text(f"{len(ruled_out)} more base models do not fit")
+    notes.locator("summary").click()
+    for spec in ruled_out:
+        expect(notes).to_contain_text(f"{spec.title} needs a GPU with")
+
+
+def test_rewards_that_cannot_run_here_are_told_and_refused(page, server):
+    open_page(page, server.url)
+    expect(page.locator("#reward input[value='server']")).to_have_count(0)
+    notes = page.locator("#reward-notes")
+    notes.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(notes.locator("li").filter(has_text="Reward server")).to_contain_text("needs an address")
+    choose(page, "reward", "custom")
+    page.locator("#mixture").locator("input, textarea").fill("colorfulness:1,server:0.5")
+    page.locator("#seed input").focus()
+    expect(page.locator("#preflight")).to_contain_text("set RSM_REWARD_SERVER")
+    page.locator("#start").click()
+    expect(page.locator("#problems li")).to_contain_text("set RSM_REWARD_SERVER")
+    page.locator("#mixture").locator("input, textarea").fill("/etc/mine.py:fn")
+    page.locator("#start").click()
+    expect(page.locator("#problems li")).to_contain_text("not a function of your own")
+
+
+def figure(page, name):
+    """The value of one of the figures of what a run will take."""
+    return page.locator("#preflight dl div").filter(has_text=name).locator("dd")
+
+
+def test_what_a_run_will_take_follows_every_choice(page, server):
+    open_page(page, server.url)
+    assert [value for value in ("60", "90", "120", "300", "900", "custom")] == page.locator(
+        "#budget input"
+    ).evaluate_all("inputs => inputs.map(i => i.value)")
+    told = page.locator("#preflight")
+    for part in ("Start and save", "Before/after comparison", "Training", "No run with these choices"):
+        expect(told).to_contain_text(part)
+    expect(figure(page, "Compared in a group")).to_have_text("16 pictures")
+    expect(figure(page, "Device")).to_contain_text("CPU")
+    for name in ("Memory", "Free disk"):
+        expect(figure(page, name)).to_contain_text("iB")
+    few = int(figure(page, "Updates").inner_text().removeprefix("about "))
+    choose(page, "budget", "900")
+    expect(told).to_contain_text("About 1")
+    expect(figure(page, "Updates")).not_to_have_text(f"about {few}")
+    assert int(figure(page, "Updates").inner_text().removeprefix("about ")) > 5 * few
+    choose(page, "estimator", "grpo")
+    expect(figure(page, "Compared in a group")).to_have_text("8 pictures")
+    set_advanced(page, {"group_size": 12, "max_updates": 3})
+    page.locator("#seed input").focus()
+    expect(figure(page, "Compared in a group")).to_have_text("12 pictures")
+    expect(figure(page, "Updates")).to_have_text("about 3")
+    set_advanced(page, {"group_size": 1})
+    page.locator("#seed input").focus()
+    expect(told).to_contain_text("It can be told once these are changed")
+    expect(told).to_contain_text("'group_size' must be between 2 and 1024")
+
+
+def test_a_budget_without_room_for_training_is_called_so(page, server):
+    open_page(page, server.url)
+    choose(page, "budget", "custom")
+    page.locator("#custom-seconds input").fill("20")
+    page.locator("#seed input").focus()
+    expect(page.locator("#preflight")).to_contain_text("leave no time for training")
+
+
+def test_the_spread_of_a_reward_is_drawn_and_told_in_words(page, server, store):
+    open_page(page, server.url)
+    choose(page, "reward", "brightness")
+    expect(page.locator("#estimator input[value='rsm_first_order_flow']")).to_have_count(1)
+    page.locator("#spread").click()
+    # On a busy machine the first of the two answers may be seen together with the second.
+    expect(page.locator("#spread-result")).to_contain_text(
+        re.compile("drawing a few pictures|The reward has signal"), timeout=120_000
+    )
+    expect(page.locator("#spread-result")).to_contain_text("The reward has signal", timeout=120_000)
+    expect(page.locator("#spread-result")).to_contain_text("32 pictures of the untouched model")
+    expect(page.locator("#spread")).to_be_enabled()
+    choose(page, "reward", "shapes")
+    expect(page.locator("#spread-result")).to_be_hidden()
+    choose(page, "prompt-source", "Paste")
+    page.locator("#pasted textarea").fill("a photograph of my grandmother")
+    page.locator("#spread").click()
+    expect(page.locator("#spread-result")).to_contain_text("grandmother", timeout=120_000)
+    assert store.runs() == []
+
+
 def test_all_problems_are_reported_together_before_anything_starts(page, server, store):
     open_page(page, server.url)
     choose(page, "reward", "custom")
@@ -82,6 +210,36 @@ def test_all_problems_are_reported_together_before_anything_starts(page, server,
     ):
         expect(problems).to_contain_text(sentence)
     expect(problems).not_to_contain_text("Traceback")
+    for place, sentence in {
+        "mixture": "Did you mean 'shapes'?",
+        "prompts": "The pasted text holds no prompts",
+        "budget": "'budget_seconds' must be between",
+        "seed": "'seed' must be between",
+        "optimiser": "'learning_rate' must be between",
+        "rollout": "'branches' must be whole numbers",
+    }.items():
+        expect(page.locator(f"#told-{place}")).to_have_text(re.compile(re.escape(sentence)))
+    assert store.runs() == []
+
+
+def test_a_problem_stands_at_its_field_until_it_is_mended(page, server, store):
+    open_page(page, server.url)
+    set_advanced(page, {"lora_rank": 0})
+    page.locator("#seed input").fill("-3")
+    page.locator("#budget input[value='120']").check()
+    for place in ("seed", "optimiser"):
+        expect(page.locator(f"#told-{place}")).to_contain_text("must be between")
+    expect(page.locator("#told-rollout")).to_be_hidden()
+    page.locator("#group-optimiser button").first.click()
+    page.locator("#advanced > button").click()
+    expect(page.locator("#told-optimiser")).to_be_hidden()
+    page.locator("#start").click()
+    expect(page.locator("#told-optimiser")).to_be_visible()  # Start opens the section that holds it
+    page.locator("#seed input").fill("3")
+    set_advanced(page, {"lora_rank": 8})
+    page.locator("#seed input").focus()
+    for place in ("seed", "optimiser"):
+        expect(page.locator(f"#told-{place}")).to_be_hidden()
     assert store.runs() == []
 
 
@@ -127,9 +285,10 @@ def test_files_of_the_machine_and_of_runs_are_not_served(server, store):
         run.rmdir()
 
 
-def test_nothing_is_a_public_endpoint(server):
+def test_nothing_is_a_public_endpoint_but_what_programs_use(server):
     with urllib.request.urlopen(f"{server.url}/gradio_api/info") as answer:
-        assert b'"named_endpoints":{}' in answer.read().replace(b" ", b"")
+        named = set(json.load(answer)["named_endpoints"])
+    assert named == {"/start_run", "/run_status", "/list_runs", "/stop_run", "/sample"}
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])

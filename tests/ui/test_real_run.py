@@ -13,6 +13,7 @@ from tests.ui.server import Server
 from tests.ui.steps import (
     CURVE,
     RUN_MS,
+    choose,
     expect_fits,
     expect_result,
     expect_state,
@@ -24,7 +25,7 @@ from tests.ui.steps import (
 def test_choose_start_watch_compare_download_and_come_back(page, context, server, store, tmp_path):
     open_page(page, server.url)
     expect(page.locator("#run-status")).to_contain_text("No run yet")
-    run_id = start_small(page, max_updates=6)
+    run_id = start_small(page, max_updates=6, probe_every=2, probe_prompts=3)
     run = store.run(run_id)
     expect_state(page, "running")
     expect(page.locator("#before-gallery img").first).to_be_visible(timeout=RUN_MS)
@@ -32,8 +33,16 @@ def test_choose_start_watch_compare_download_and_come_back(page, context, server
     expect_state(page, "succeeded")
     expect_result(page)
     expect(page.locator("#before-gallery")).to_be_hidden()
-    expect(page.locator(".rsm-figures")).to_contain_text("6")
+    expect(page.locator(".rsm-run .rsm-figures")).to_contain_text("6")
     assert run.settings()["max_updates"] == 6 and run.folder.read_report()["updates"] == 6
+    for plot in ("kl", "gradient", "clip", "heldout", "others"):
+        expect(page.locator(f"#{plot}-plot .mark-line path").first).to_be_attached()  # may be a flat line
+    expect(page.locator("#strip button.thumbnail-item")).to_have_count(3)
+    expect(page.locator("#strip")).to_contain_text("Base model: mean reward")
+    expect(page.locator("#strip")).to_contain_text("Update 4: mean reward")
+    expect(page.locator("#strip-prompts li")).to_have_count(3)
+    expect(page.locator("#others-legend")).to_contain_text("Caption fit (tiny CLIP)")
+    expect(page.locator("#symptoms section")).to_have_count(0)
 
     caption = page.locator("#pair-caption")
     pairs = sorted(run.folder.read_pairs(), key=lambda pair: pair["reward_before"] - pair["reward_after"])
@@ -56,6 +65,15 @@ def test_choose_start_watch_compare_download_and_come_back(page, context, server
         page.locator("#report").click()
     download.value.save_as(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == run.folder.read_report()
+
+    choose(page, "reward", "shapes")
+    choose(page, "budget", "60")
+    expect(page.locator("#estimator input[value='rsm_first_order_flow']")).to_have_count(0)
+    page.locator("#duplicate").click()
+    expect(page.locator("#reward input[value='colorfulness']")).to_be_checked()
+    expect(page.locator("#budget input[value='900']")).to_be_checked()
+    expect(page.locator("#set-max_updates input")).to_have_value("6")
+    expect(page.locator("#preflight")).to_contain_text("Measured in an earlier run")
 
     page.reload()
     expect_state(page, "succeeded")
@@ -143,3 +161,28 @@ def test_a_killed_worker_is_told_in_words_and_resumes_by_a_button(page, server, 
     expect_state(page, "succeeded")
     expect_result(page)
     assert run.folder.read_report()["updates"] == 12
+
+
+def test_a_failed_run_says_why_and_what_to_do_and_is_tried_again_by_a_button(page, server, store):
+    open_page(page, server.url)
+    run = store.run(start_small(page, max_updates=4))
+    wait_for(lambda: list(run.folder.checkpoints.glob("*.safetensors")), what="a checkpoint")
+    os.kill(run.worker().pid, signal.SIGKILL)
+    expect_state(page, "interrupted")
+    damaged = list(run.folder.checkpoints.glob("*.safetensors"))
+    for path in damaged:
+        path.write_bytes(b"damaged")
+    page.locator("#resume").click()
+    expect_state(page, "failed")
+    told = page.locator(".rsm-failure")
+    expect(told).to_contain_text("What happened")
+    expect(told).to_contain_text("is damaged, so the run cannot be resumed")
+    expect(told).to_contain_text("What to do")
+    expect(page.locator("#resume")).to_be_hidden()
+    for path in damaged:
+        path.unlink(missing_ok=True)
+    page.locator("#retry").click()
+    expect_state(page, "succeeded")
+    expect(page.locator("#retry")).to_be_hidden()
+    expect_result(page)
+    assert run.folder.read_report()["updates"] == 4

@@ -1,0 +1,187 @@
+"""Before a run starts: what it will take, in figures and sentences, and whether the reward has any signal."""
+
+from __future__ import annotations
+
+from html import escape
+
+from rsm_app.jobs import cleaning
+from rsm_app.jobs.history import speed
+from rsm_app.jobs.resources import Resources, on_gpu, resources
+from rsm_app.jobs.supervisor import LIVE, Supervisor
+from rsm_app.ui.result import duration, number, reward_title
+from trainers.config import RunConfig
+from trainers.preflight import Estimate, estimate, group_size, obstacles
+
+MEMORY_MARGIN = 1.1
+SILENT_SHARE = 0.5
+UNMEASURED = (
+    "How long it takes cannot be told yet: no run with this model and estimator has finished on such a "
+    "device here. The first one will tell."
+)
+WAITING = '<p class="rsm-facts" role="status" aria-busy="true">{}</p>'
+DRAWING = WAITING.format("Loading the base model and drawing a few pictures. This takes some seconds.")
+
+
+def preflight_html(supervisor: Supervisor, config: RunConfig) -> str:
+    """Return what a run with these settings will take on this machine, and what speaks against it."""
+    machine = resources(config.device)
+    known = speed(supervisor, config, machine.device)
+    expected = estimate(config, known) if known else None
+    free = cleaning.free_mb(supervisor.store)
+    ahead = len(supervisor.index.rows(LIVE)) + len(supervisor.index.queue())
+    notes = _doubts(config, expected, machine, supervisor)
+    if ahead:
+        notes.append(f"{_runs(ahead)} at work or waiting before it, so it may start later or go slower.")
+    items = "".join(f"<li>{escape(text)}</li>" for text in notes)
+    listed = f'<ul class="rsm-notes" aria-label="Worth knowing">{items}</ul>' if items else ""
+    return (
+        '<section class="rsm-preflight" aria-label="What this run will take" data-ready="true">'
+        f"<h3>What this run will take</h3>{_times(expected) if expected else ''}"
+        f"{_figures(config, expected, machine, free)}{listed}"
+        f'<p class="rsm-facts">{escape(expected.source if expected else UNMEASURED)}</p></section>'
+    )
+
+
+def unready_html(problems: list[str]) -> str:
+    """Return what is shown while the form cannot be read: what has to change first."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in problems)
+    return (
+        '<section class="rsm-preflight" aria-label="What this run will take" data-ready="false">'
+        "<h3>What this run will take</h3><p class='rsm-facts'>It can be told once these are changed:</p>"
+        f'<ul class="rsm-notes">{items}</ul></section>'
+    )
+
+
+def _times(expected: Estimate) -> str:
+    parts = (
+        ("Start and save", expected.start_seconds, "start"),
+        ("Before/after comparison", expected.comparison_seconds, "compare"),
+        ("Training", expected.training_seconds, "train"),
+    )
+    total = expected.total_seconds
+    bars = "".join(
+        f'<i class="rsm-{key}" style="flex-grow:{seconds / total:.3f}"></i>' for _, seconds, key in parts
+    )
+    words = "".join(
+        f'<li><span class="rsm-key rsm-{key}"></span>{title} <b>{duration(seconds)}</b></li>'
+        for title, seconds, key in parts
+    )
+    return (
+        f'<p class="rsm-total">About <b>{duration(total)}</b> in all</p>'
+        f'<div class="rsm-split" aria-hidden="true">{bars}</div><ul class="rsm-legend">{words}</ul>'
+    )
+
+
+def _figures(config: RunConfig, expected: Estimate | None, machine: Resources, free_disk: float) -> str:
+    size = group_size(config)
+    compared = f"{size} pictures" if size else "none: gradients are read"
+    pictures = 2 * config.eval_prompts * config.eval_samples_per_prompt
+    device = f"GPU ({machine.device})" if on_gpu(machine.device) else f"CPU, {machine.cores} cores"
+    tiles = [
+        ("Updates", f"about {expected.updates}" if expected else "–"),
+        ("Pictures for training", f"about {expected.training_pictures:,}" if expected else "–"),
+        ("Pictures to compare", f"{pictures + (expected.probe_pictures if expected else 0):,}"),
+        ("Compared in a group", compared),
+        ("Memory", _memory(expected, machine)),
+        ("Device", device if machine.device else "none fits"),
+        ("Free disk", _size(free_disk)),
+    ]
+    if machine.hourly_price is not None and expected:
+        tiles.append(("Cost", _price(machine.hourly_price * expected.total_seconds / 3600)))
+    cells = "".join(f"<div><dt>{title}</dt><dd>{escape(value)}</dd></div>" for title, value in tiles)
+    return f'<dl class="rsm-figures">{cells}</dl>'
+
+
+def _memory(expected: Estimate | None, machine: Resources) -> str:
+    if expected is None:
+        return f"{_size(machine.free_memory_mb)} free"
+    if on_gpu(machine.device):
+        return f"about {_size(expected.memory_mb)}"
+    return f"about {_size(expected.memory_mb)} of {_size(machine.free_memory_mb)} free"
+
+
+def _doubts(
+    config: RunConfig, expected: Estimate | None, machine: Resources, supervisor: Supervisor
+) -> list[str]:
+    """Say what speaks against a run with these settings."""
+    found = obstacles(config) + (_doubts_about(config, expected, machine) if expected else [])
+    limit = supervisor.limits.run_seconds
+    if limit and config.budget_seconds > limit:
+        found.append(f"A run may take {duration(limit)} here; choose a shorter time budget.")
+    if not machine.device:
+        found.append(f"No device of this machine is {config.device}; choose auto in the advanced settings.")
+    low_disk = cleaning.low_disk(supervisor.store, supervisor.limits.free_mb)
+    return found + ([low_disk] if low_disk else [])
+
+
+def _doubts_about(config: RunConfig, expected: Estimate, machine: Resources) -> list[str]:
+    found = []
+    if not expected.fits:
+        found.append(
+            f"{duration(config.budget_seconds)} leave no time for training beside the comparison: one update "
+            "is made all the same, and the run takes longer. Choose a longer time budget or fewer "
+            "eval_prompts."
+        )
+    elif expected.updates < 5 and not config.max_updates:
+        found.append("So few updates rarely show a clear change; a longer time budget shows more.")
+    if not on_gpu(machine.device) and expected.memory_mb * MEMORY_MARGIN > machine.free_memory_mb:
+        found.append(
+            "There may be too little memory: end other programs, or choose a smaller micro_batch or "
+            "eval_batch."
+        )
+    return found
+
+
+def spread_html(found: dict, config: RunConfig) -> str:
+    """Say what the rewards of a few base samples mean for training."""
+    tone, verdict = _signal(found)
+    title = reward_title(config.reward)
+    silent, prompts = int(found["silent"]), int(found["prompts"])
+    quiet = (
+        "In every prompt the pictures got different rewards"
+        if not silent
+        else f"For {silent} of {prompts} prompts all pictures got the same reward"
+    )
+    pictures = prompts * int(found["samples"])
+    facts = (
+        f"“{title}” of {pictures} pictures of the untouched model ({found['samples']} for each of "
+        f"{prompts} prompts): mean {number(found['mean'])}; pictures of one prompt differ by "
+        f"{number(found['spread'])} (standard deviation), prompts by {number(found['between'])}. {quiet}. "
+        f"It took {duration(found['seconds'])}."
+    )
+    return (
+        f'<section class="rsm-spread rsm-tone-{tone}" role="status" aria-label="Reward spread"><p><b>'
+        f"{escape(verdict)}</b></p><p>{escape(facts)}</p></section>"
+    )
+
+
+def _signal(found: dict) -> tuple[str, str]:
+    """Return a tone and the verdict: does the reward tell pictures of one prompt apart?"""
+    silent, prompts = int(found["silent"]), int(found["prompts"])
+    if silent == prompts:
+        return "bad", (
+            "No signal: every picture of a prompt gets the same reward, so there is nothing to learn. Choose "
+            "a reward with finer steps, or other prompts."
+        )
+    if silent > SILENT_SHARE * prompts:
+        return "bad", (
+            "Weak signal: most prompts teach nothing, because all their pictures get the same reward. A "
+            "reward with finer steps, other prompts or more pictures in a group would help."
+        )
+    if silent:
+        return "fine", "The reward has signal, though some prompts teach nothing."
+    return "fine", "The reward has signal: it tells pictures of one prompt apart."
+
+
+def _runs(count: int) -> str:
+    return "One run is" if count == 1 else f"{count} runs are"
+
+
+def _size(mb: float) -> str:
+    return f"{mb / 1024:.1f} GiB" if mb >= 1024 else f"{mb:.0f} MiB"
+
+
+def _price(dollars: float) -> str:
+    if dollars == 0:
+        return "free"
+    return f"about ${dollars:.2f}" if dollars >= 0.01 else "less than $0.01"

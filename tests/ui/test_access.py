@@ -1,0 +1,198 @@
+"""The handlers of the train page by themselves: who may change a run, and what a retry and a copy do."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.store import RunStore
+from rsm_app.jobs.supervisor import Supervisor
+from rsm_app.ui import train
+from rsm_app.ui.access import REFUSED, allowed, owner_of
+from rsm_app.ui.choices import finished_choices, finished_run, why_not
+from rsm_app.ui.history import View, listing
+from rsm_app.ui.watch import PARTS
+from tests.jobs.small_runs import small_config
+from trainers.run_folder import write_json
+
+PAGES = Path(train.__file__).parent
+
+
+def request(address="10.0.0.1", username=None, **headers):
+    return SimpleNamespace(username=username, client=SimpleNamespace(host=address), headers=headers)
+
+
+OWNER, STRANGER = request("10.0.0.1"), request("10.0.0.2")
+
+
+@pytest.fixture
+def supervisor(tmp_path, monkeypatch):
+    """Runs and their queue, where nothing starts because no device fits."""
+    monkeypatch.setenv("RSM_DEVICES", "cpu")
+    made = Supervisor(RunStore(tmp_path / "runs"), Limits(free_mb=0))
+    monkeypatch.setattr(made, "tick", lambda: None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def handlers(supervisor):
+    with gr.Blocks() as demo:
+        train.build(demo, supervisor)
+    found = {}
+    for event in demo.fns.values():
+        found.setdefault(event.api_name, event)
+    return found
+
+
+def failed(supervisor, owner="10.0.0.1", started=True):
+    """A run whose worker said why it ended: after it began, or before."""
+    run = supervisor.submit(small_config(), None, owner)
+    status = {"state": "failed", "phase": "train", "error": "The reward failed. Choose another."}
+    if started:
+        run.folder.config.write_text(run.request.read_text())
+    write_json(run.folder.status_file, status | {"pid_identity": "gone"})
+    run.change_job(ticket=0)
+    return run
+
+
+def now(handler):
+    """Return the answer of a handler that never waits; browser tests of this process have a loop running."""
+    with pytest.raises(StopIteration) as ended:
+        handler.send(None)
+    return ended.value.value
+
+
+def panel_of(handlers, run_id, who) -> dict:
+    """Return what a fresh tab's run panel is sent: its head, then every part."""
+    changes = now(handlers["poll"].fn(run_id, "", who))
+    for name in PARTS:
+        changes |= handlers[f"fill_{name}"].fn(run_id, "gain", who)
+    return changes
+
+
+def test_a_run_is_its_owner_s_and_one_from_a_shell_is_everybody_s(supervisor):
+    run = supervisor.submit(small_config(), None, owner_of(OWNER))
+    assert allowed(run, OWNER) and not allowed(run, STRANGER)
+    run.job_file.unlink()
+    assert allowed(run, STRANGER)
+
+
+def test_behind_a_space_s_proxy_the_forwarded_address_counts(monkeypatch):
+    asked = request("127.0.0.1", **{"x-forwarded-for": "1.2.3.4, 5.6.7.8"})
+    assert owner_of(asked) == "127.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    assert owner_of(asked) == "5.6.7.8"
+    assert owner_of(request(username="ada", **{"x-forwarded-for": "5.6.7.8"})) == "ada"
+
+
+@pytest.mark.parametrize("name", ["stop", "resume", "extend", "retry"])
+def test_a_stranger_s_request_changes_nothing_and_is_answered_in_words(supervisor, handlers, name):
+    run = failed(supervisor)
+    before = (run.status(), run.job())
+    answer = handlers[name].fn(run.id, STRANGER)
+    assert REFUSED in (answer if isinstance(answer, str) else answer[0])
+    assert (run.status(), run.job()) == before and len(supervisor.store.runs()) == 1
+
+
+def test_a_stranger_sees_a_shared_run_but_neither_its_buttons_nor_its_files(supervisor, handlers):
+    run = failed(supervisor)
+    supervisor.share(run.id)
+    write_json(run.folder.report, {"reward": "colorfulness"})
+    shown = {}
+    for who in (OWNER, STRANGER):
+        changes = panel_of(handlers, run.id, who)
+        shown[who.client.host] = {part.elem_id: change for part, change in changes.items() if part.elem_id}
+    mine, theirs = shown.values()
+    assert mine["retry"]["visible"] and mine["more"]["visible"] and mine["report"]["value"]
+    assert not any(theirs[name]["visible"] for name in ("retry", "more", "adapter", "report"))
+    assert theirs["duplicate"]["visible"] and "rsm-failure" in theirs["run-status"]
+
+
+def test_retry_goes_on_with_a_run_that_began(supervisor, handlers):
+    run = failed(supervisor)
+    problems, shown = handlers["retry"].fn(run.id, OWNER)
+    assert (problems, shown) == ("", run.id)
+    assert run.job().ticket and len(supervisor.store.runs()) == 1
+
+
+def test_retry_begins_anew_when_the_run_never_began(supervisor, handlers):
+    run = failed(supervisor, started=False)
+    assert run.status().state == "failed" and not run.resumable()
+    problems, shown = handlers["retry"].fn(run.id, OWNER)
+    assert problems == "" and shown != run.id
+    again = supervisor.store.run(shown)
+    assert again.settings() == run.settings() and again.job().owner == "10.0.0.1"
+
+
+def test_retry_of_a_run_with_own_prompts_takes_them_along(supervisor, handlers):
+    run = supervisor.submit(small_config(), "a red circle\ntwo blue squares\n", "10.0.0.1")
+    write_json(run.folder.status_file, {"state": "failed", "error": "No.", "pid_identity": "gone"})
+    run.change_job(ticket=0)
+    _, shown = handlers["retry"].fn(run.id, OWNER)
+    assert supervisor.store.run(shown).prompts.read_text() == "a red circle\ntwo blue squares\n"
+
+
+def test_a_copy_fills_every_input_with_the_run_s_settings(supervisor, handlers, monkeypatch):
+    monkeypatch.setattr(gr, "Info", lambda text: None)
+    run = supervisor.submit(small_config(seed=7, budget_seconds=77.0, kl_weight=0.25), None, "")
+    event = handlers["duplicate"]
+    values = dict(zip([part.elem_id for part in event.outputs], event.fn(run.id, STRANGER), strict=True))
+    assert values["model"] == "tiny-flow" and values["reward"] == "colorfulness" and values["seed"] == 7
+    assert values["budget"] == "custom" and values["custom-seconds"] == 77.0
+    assert values["set-kl_weight"] == 0.25 and values["set-branches"] == "2, 2"
+    assert values["estimator"]["value"] == "rsm_zeroth_order_flow"
+
+
+def test_a_copy_of_damaged_settings_leaves_the_form_alone(supervisor, handlers, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Warning", told.append)
+    run = supervisor.submit(small_config(), None, "")
+    run.request.write_text(json.dumps({"model": "unknown"}))
+    answer = handlers["duplicate"].fn(run.id, STRANGER)
+    assert len(answer) == len(handlers["duplicate"].outputs) and "cannot be read" in told[0]
+    assert all(change == gr.skip() for change in answer)
+
+
+def test_a_stranger_sees_nothing_of_a_run_that_is_not_shared(supervisor, handlers, monkeypatch):
+    told = []
+    monkeypatch.setattr(gr, "Warning", told.append)
+    run = failed(supervisor)
+    changes = panel_of(handlers, run.id, STRANGER)
+    (html,) = [change for part, change in changes.items() if part.elem_id == "run-status"]
+    assert "No such run" in html and "The reward failed" not in html
+    assert all(change == gr.skip() for change in handlers["duplicate"].fn(run.id, STRANGER)) and told
+    assert handlers["select_pair"].fn(run.id, "gain", SimpleNamespace(index=0), STRANGER) == gr.skip()
+
+
+def test_lists_hold_what_one_may_see(supervisor):
+    mine, shared, shell = failed(supervisor), failed(supervisor), failed(supervisor, owner="")
+    supervisor.share(shared.id)
+    for who, expected in (("10.0.0.1", {mine.id, shared.id, shell.id}), ("10.0.0.2", {shared.id, shell.id})):
+        page = listing(supervisor, View(), who)
+        assert {row.id for row in page.rows} == expected
+        assert page.found == sum(page.states.values()) == len(expected)
+        assert {row.id for row in listing(supervisor, View(text="colorfulness"), who).rows} == expected
+
+
+def test_a_finished_run_is_compared_by_those_who_may_see_it(supervisor):
+    run = supervisor.submit(small_config(), None, "10.0.0.1")
+    run.folder.samples.mkdir()
+    run.folder.pairs.write_text("")
+    write_json(run.folder.report, {"paired": {"mean_gain": 0.25}, "reward": "colorfulness"})
+    write_json(run.folder.status_file, {"state": "succeeded", "pid_identity": "gone"})
+    run.change_job(ticket=0)
+    supervisor.index.note(run)
+    assert [name for _, name in finished_choices(supervisor, OWNER)] == [run.id]
+    assert finished_run(supervisor, run.id, OWNER).id == run.id
+    assert finished_choices(supervisor, STRANGER) == []
+    assert finished_run(supervisor, run.id, STRANGER) is None
+    assert "may see" in why_not(supervisor, run.id, STRANGER)
+
+
+def test_pages_find_runs_only_where_the_asker_is_known():
+    places = {path.name for path in PAGES.glob("*.py") if "store.run(" in path.read_text(encoding="utf-8")}
+    assert places == {"access.py", "train.py"}, "use access.visible_run"

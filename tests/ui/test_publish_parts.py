@@ -1,0 +1,158 @@
+"""What the publish page shows, by itself: the card is inert, sentences fit, tokens stay with their owner."""
+
+import contextlib
+import io
+import re
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from rsm_app.hub.bundle import PAIRS_FILE, Bundle, BundleFile
+from rsm_app.hub.push_status import STATES, PushStatus
+from rsm_app.hub.target import Changes, RemoteFile, Target
+from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.store import RunStore
+from rsm_app.jobs.supervisor import Supervisor
+from rsm_app.ui import hub_access, importing, publish_parts
+from rsm_app.ui.card_view import card_html, files_html, target_html
+from rsm_app.ui.hub_access import can_sign_in, from_this_machine, standing_token, who_html
+from rsm_app.ui.push_view import push_html
+from trainers.errors import FaultError, InputError
+
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def drawn(side=8):
+    file = io.BytesIO()
+    Image.effect_noise((side, side), 90).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def part(path, content):
+    return BundleFile(path, len(content), content)
+
+
+@pytest.fixture
+def bundle():
+    card = (
+        f"---\nlicense: mit\n---\n\n# a lora\n\n{EVIL}\n\n<Gallery />\n\n![two pictures](images/grid.png)\n\n"
+        "[a page](javascript:alert(1)) and [another](https://example.org)\n\n"
+        "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    )
+    pair = '{"prompt": "a \\"red\\" <b>circle", "after": "images/01-after.png"}\n'
+    files = (
+        part("README.md", card.encode()),
+        part(PAIRS_FILE, pair.encode()),
+        part("images/01-after.png", drawn()),
+        part("images/grid.png", drawn(400)),
+    )
+    return Bundle("ann/x", files, card, {})
+
+
+def request(address="127.0.0.1", **headers):
+    return SimpleNamespace(username=None, client=SimpleNamespace(host=address), headers=headers)
+
+
+def test_the_card_shows_its_pictures_and_no_markup_of_others(bundle):
+    html = card_html(bundle)
+    assert EVIL not in html and "&lt;img src=x" in html
+    assert 'href="javascript:' not in html and 'href="https://example.org"' in html
+    assert 'alt="a &quot;red&quot; &lt;b&gt;circle"' in html and 'alt="two pictures"' in html
+    sources = re.findall(r'<img src="([^"]*)"', html)
+    assert len(sources) == 2 and all(source.startswith("data:image/") for source in sources)
+    assert "<Gallery" not in html and "<h3>a lora</h3>" in html and "<h1" not in html
+    assert "<td>1</td>" in html and "license: mit" in html
+
+
+def test_large_pictures_are_sent_small(bundle):
+    grid = bundle.file("images/grid.png")
+    assert grid.size > 60_000
+    assert len(card_html(bundle)) < grid.size * 4 / 3
+
+
+def test_files_say_what_becomes_of_them(bundle):
+    there = {"images/12-after.png": RemoteFile(9, "x", True), "README.md": RemoteFile(1, "y", False)}
+    new = ("images/grid.png", "images/01-after.png")
+    told = Changes(new, ("README.md",), (PAIRS_FILE,), ("images/12-after.png",))
+    target = Target("ann/x", True, False, True, "abcdef0123", there)
+    html = files_html(bundle, target, told)
+    rows = dict(re.findall(r'<th scope="row">([^<]+)</th>.*?<td class="[^"]+">([^<]+)</td>', html))
+    assert rows["images/12-after.png"] == "removed" and rows["images/grid.png"] == "new"
+    assert rows["README.md"] == "changed" and rows[PAIRS_FILE] == "as it is"
+    words = target_html(target, told, private=True)
+    assert "stays public" in words and "2 new, 1 changed, 1 removed, 1 as it is" in words
+
+
+def test_a_repository_in_every_state_gets_its_sentence():
+    none = Changes((), (), ("a",), ())
+    assert "may not be written" in target_html(Target("bob/x"), none, False)
+    assert "private" in target_html(Target("ann/x", may_write=True), Changes(("a",), (), (), ()), True)
+    whole = Target("ann/x", True, True, True, "abc", {"a": RemoteFile(1, "y", False)})
+    assert "nothing would change" in target_html(whole, none, False)
+    assert "<b>ann/&lt;x" in target_html(Target("ann/<x"), none, False)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_state_of_a_push_is_shown_inert(state):
+    status = PushStatus(
+        state=state, phase="upload", repo=EVIL, message=EVIL, error=EVIL, remedy=EVIL,
+        url="javascript:alert(1)", commit="abc", bytes_done=5, bytes_total=10, files_total=2,
+    )  # fmt: skip
+    html = push_html(status)
+    assert f'data-push="{state}"' in html and "<img" not in html and "javascript" not in html
+
+
+def test_this_machine_s_token_serves_this_machine_alone(monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    assert standing_token(None, request()).reveal() == "hf_mine"
+    assert standing_token(None, request("::1")) is not None
+    away = request("10.0.0.7")
+    proxied = request(**{"x-forwarded-for": "10.0.0.7"})
+    assert standing_token(None, away) is None and standing_token(None, proxied) is None
+    assert "only serves whoever sits at it" in who_html("", "", away)
+    monkeypatch.setenv("SPACE_ID", "ann/studio")
+    assert not from_this_machine(request()) and standing_token(None, request()) is None
+    signed_in = SimpleNamespace(token="hf_oauth")
+    assert standing_token(signed_in, request()).source == "signed in"
+
+
+class Seen(Exception):
+    """Leaves a page before it is served, which a login would not survive on this machine."""
+
+
+def built(monkeypatch, offered):
+    monkeypatch.setattr(publish_parts, "can_sign_in", lambda: offered)
+    with contextlib.suppress(Seen), gr.Blocks() as demo:
+        publish_parts.build_parts()
+        raise Seen
+    return [type(block).__name__ for block in demo.blocks.values()]
+
+
+def test_a_login_is_offered_only_where_it_works(monkeypatch):
+    assert "LoginButton" not in built(monkeypatch, False) and "LoginButton" in built(monkeypatch, True)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "x")
+    monkeypatch.setattr(hub_access.importlib.util, "find_spec", lambda name: name)
+    assert not can_sign_in(), "at home the library would only play a login"
+    monkeypatch.setenv("SPACE_ID", "ann/studio")
+    assert can_sign_in()
+    monkeypatch.delenv("OAUTH_CLIENT_ID")
+    assert not can_sign_in(), "a Space that was made without hf_oauth"
+
+
+def test_imports_are_given_to_whoever_asks_if_there_is_room(tmp_path, monkeypatch):
+    monkeypatch.setenv("RSM_DEVICES", "cpu")
+    store = RunStore(tmp_path / "runs")
+    store.root.mkdir()
+    full = Supervisor(store, Limits(free_mb=10**9))
+    with pytest.raises(FaultError):
+        importing.bring(full, "ann/x", "", None, request(), lambda *_, **__: None)
+    roomy = Supervisor(store, Limits(free_mb=0))
+    with pytest.raises(InputError, match="spaces"):
+        importing.bring(roomy, "ann/x", "hf with spaces", None, request(), lambda *_, **__: None)
+    with pytest.raises(InputError, match="owner/name"):
+        importing.bring(roomy, None, "", None, request(), lambda *_, **__: None)
+    assert store.names() == []
