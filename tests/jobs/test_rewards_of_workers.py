@@ -19,6 +19,34 @@ def test_only_the_judge_s_key_reaches_a_worker_that_asks_the_judge(reward):
     assert "OPENAI_API_KEY" in worker_environment(SECRETS, {"reward": "shapes", "others": "judge"})
 
 
+OWN_JUDGE = SECRETS | {"RSM_JUDGE_URL": "https://judge.example/v1"}
+CRAFTED = [
+    {"judge_key_variable": "HF_TOKEN"},
+    {"judge_key_variable": "HF_TOKEN", "judge_url": "https://evil.example/v1"},
+    {"judge_key_variable": "OPENAI_API_KEY", "judge_url": "https://evil.example/v1"},
+    {"judge_url": "https://evil.example/v1"},
+]
+
+
+@pytest.mark.parametrize("settings", CRAFTED)
+@pytest.mark.parametrize("space", [True, False])
+def test_no_key_follows_a_run_s_settings_to_another_address(settings, space, monkeypatch):
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "1" if space else "0")
+    monkeypatch.setenv("SYSTEM", "spaces" if space else "")
+    given = worker_environment(OWN_JUDGE, {"reward": "judge", **settings})
+    assert "HF_TOKEN" not in given and "OPENAI_API_KEY" not in given
+
+
+def test_the_owner_s_own_judge_gets_its_key_also_when_the_settings_repeat_its_address(monkeypatch):
+    same = {"judge_url": "https://judge.example/v1", "judge_key_variable": "OPENAI_API_KEY"}
+    assert worker_environment(OWN_JUDGE, {"reward": "judge", **same})["OPENAI_API_KEY"] == "k"
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "1")  # whoever runs the app trusts whoever starts runs
+    monkeypatch.delenv("SYSTEM", raising=False)
+    other = {"reward": "judge", "judge_url": "https://other.example/v1", "judge_key_variable": "MINE"}
+    given = worker_environment(OWN_JUDGE | {"MINE": "m"}, other)
+    assert given["MINE"] == "m" and "OPENAI_API_KEY" not in given
+
+
 @pytest.mark.parametrize("settings", [None, {}, {"reward": "shapes"}, {"reward": "judgement", "others": ""}])
 def test_other_workers_get_no_key(settings):
     assert "OPENAI_API_KEY" not in worker_environment(SECRETS, settings)

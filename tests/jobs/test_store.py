@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from rsm_app.jobs.environment import is_secret, worker_environment
 from rsm_app.jobs.records import Job, Worker
 from rsm_app.jobs.store import RunStore, new_run_id, valid_run_id
 
@@ -34,32 +33,6 @@ def test_only_folders_with_settings_inside_the_directory_are_runs(tmp_path):
     os.symlink(outside, store.root / "link")
     assert [run.id for run in store.runs()] == ["one"]
     assert store.run("link") is None and store.run("empty") is None and store.run("../outside") is None
-
-
-SECRET = [
-    *(
-        "HF_TOKEN",
-        "HUGGING_FACE_HUB_TOKEN",
-        "OPENAI_API_KEY",
-        "WANDB_API_KEY",
-        "MY_SECRET",
-        "OAUTH_CLIENT_SECRET",
-    ),
-    *("DB_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "GITHUB_TOKEN", "my_api_key", "SECRET_KEY"),
-]
-
-
-@pytest.mark.parametrize("name", SECRET)
-def test_names_of_secrets_are_recognised(name):
-    assert is_secret(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["PATH", "HOME", "TOKENIZERS_PARALLELISM", "HF_HOME", "KEYBOARD", "OMP_NUM_THREADS"]
-)
-def test_ordinary_names_pass(name):
-    assert not is_secret(name)
-    assert worker_environment({name: "1", "HF_TOKEN": "x"}) == {name: "1", "PYTHONUNBUFFERED": "1"}
 
 
 def silent_worker(tmp_path, exit_code, words):
