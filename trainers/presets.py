@@ -115,31 +115,36 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
             range and combinations that do not fit.
     """
     values = {"model": model, "estimator": estimator, "reward": reward, **values}
-    values["reward"] = resolved(str(values["reward"]))
+    values |= {name: resolved(str(values[name])) for name in ("reward", "others") if values.get(name)}
     found, clean = coerce_all(values)
     model, estimator, reward = (str(values[key]) for key in ("model", "estimator", "reward"))
     found_model = _model_problems(model)
-    unknown = found_model + _name_problems(estimator, reward)
+    unknown = found_model + ([] if estimator in METHODS else [METHODS.unknown(estimator)])
     known = not found_model and estimator in METHODS
     base = preset(model, estimator, reward) if known else {}
     config = RunConfig(**(base | clean))
-    found += unknown + problems(config) + endpoint_problems(config)
-    if not unknown:
+    found += unknown + problems(config) + endpoint_problems(config) + reward_problems(config)
+    if not unknown and not _mixture_problems(config.reward):
         found += _method_problems(config)
     if found:
         raise InputError(*found)
     return config
 
 
-def _name_problems(estimator: str, reward: str) -> list[str]:
-    found = []
-    if estimator not in METHODS:
-        found.append(METHODS.unknown(estimator))
-    try:
-        parse_mixture(reward)
-    except InputError as error:
-        found += error.problems
+def reward_problems(config: RunConfig) -> list[str]:
+    """Say what is wrong with the rewards that a config names, optimised or not."""
+    found = _mixture_problems(config.reward)
+    if config.others:
+        found += [f"'others': {problem}" for problem in _mixture_problems(config.others)]
     return found
+
+
+def _mixture_problems(text: str) -> list[str]:
+    try:
+        parse_mixture(text)
+    except InputError as error:
+        return list(error.problems)
+    return []
 
 
 def _model_problems(model: str) -> list[str]:

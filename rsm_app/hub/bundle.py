@@ -20,6 +20,7 @@ from rsm_app.hub import drawings
 from rsm_app.hub.bases import Base, describe
 from rsm_app.hub.card import Facts, Pair, reward_title, write_card
 from rsm_app.jobs.exporting import without_folders
+from rsm_app.jobs.store import ORIGIN
 from trainers.adapter_file import WEIGHTS, read_header
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
@@ -30,7 +31,6 @@ from trainers.run_folder import RunFolder, read_json
 SHOWN_PAIRS = 12
 PROMPT_FILES = {"prompts": "prompts.txt", "heldout_prompts": "heldout_prompts.txt"}
 PAIRS_FILE = "images/pairs.jsonl"
-ORIGIN = "imported.json"
 _SIDES = ("before", "after")
 
 

@@ -24,19 +24,20 @@ from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from rsm_app.hub import published
-from rsm_app.hub.bundle import ORIGIN, PAIRS_FILE, PROMPT_FILES
+from rsm_app.hub.bundle import PAIRS_FILE, PROMPT_FILES
 from rsm_app.hub.names import parse_source
 from rsm_app.hub.problems import HubProblem, told
 from rsm_app.hub.sign_in import Token
 from rsm_app.hub.wire import conversation
 from rsm_app.jobs.cleaning import ARRIVAL, MB, low_disk, sweep_arrivals
 from rsm_app.jobs.limits import Limits, read_limits
-from rsm_app.jobs.store import Run, RunStore, default_store, new_run_id
+from rsm_app.jobs.store import ORIGIN, Run, RunStore, default_store, new_run_id
 from trainers.adapter_file import WEIGHTS
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
 from trainers.presets import preset
 from trainers.prompts import builtin_sets, load_prompts
+from trainers.rewards.remote import ENDPOINTS
 from trainers.run_folder import (
     RunFolder,
     RunStatus,
@@ -242,13 +243,13 @@ def _rebuild(files: Path, folder: RunFolder, origin: dict, final: Path) -> None:
 
 
 def _own_settings(files: Path, folder: RunFolder, config: RunConfig, final: Path) -> RunConfig:
-    """Return the settings without anything that would read a file of this machine.
+    """Return the settings without anything that would read a file of this machine or ask an endpoint.
 
     Prompts that came along are named where they will be; others that are no built-in set give way to the
     usual ones, which matters only when the run is trained longer.
     """
     usual = preset(config.model, config.estimator, config.reward)
-    changed = {"start_adapter": "", "device": "auto", "threads": 0}
+    changed = {"start_adapter": "", "device": "auto", "threads": 0, **dict.fromkeys(ENDPOINTS, "")}
     for setting, name in PROMPT_FILES.items():
         asked = getattr(config, setting)
         if asked == name and (files / name).is_file():

@@ -19,7 +19,9 @@ from trainers.adapter_file import WEIGHTS, base_misfits, read_header
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import InputError
+from trainers.methods import METHODS
 from trainers.models import MODELS
+from trainers.rewards import REWARDS
 from trainers.run_folder import read_lines
 
 MAX_DEPTH = 6
@@ -47,7 +49,8 @@ def checked_config(path: Path) -> RunConfig:
     """Return the settings of a published run.
 
     Raises:
-        InputError: They are damaged, of a newer version, or of a base model that is not known here.
+        InputError: They are damaged, of a newer version, or name a base model, method or reward that is not
+            known here.
     """
     record = read_record(path)
     try:
@@ -61,7 +64,19 @@ def checked_config(path: Path) -> RunConfig:
             f"This LoRA is for the base model '{config.model[:100]}', which is not known here. Known: "
             f"{', '.join(MODELS.names())}."
         )
+    if found := _unknown_names(config):
+        raise InputError(*found)
     return config
+
+
+def _unknown_names(config: RunConfig) -> list[str]:
+    """Say which method or reward is not of the tables; a function in a file is a stranger's code."""
+    named = ",".join(filter(None, (config.reward, config.others)))
+    rewards = [part.partition(":")[0].strip() for part in named.split(",")]
+    found = [f"Its reward '{name[:100]}' is not known here." for name in rewards if name not in REWARDS]
+    if config.estimator not in METHODS:
+        found.append(f"Its method '{config.estimator[:100]}' is not known here.")
+    return found
 
 
 def checked_report(path: Path, config: RunConfig) -> dict:

@@ -25,6 +25,7 @@ from trainers.errors import FaultError
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 LOG_LINES = 40
+ORIGIN = "imported.json"  # says where a run that was brought from the Hub came from
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOG_TAIL_BYTES = 65536
 

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from rsm_app.jobs import cleaning, zero_gpu
 from rsm_app.jobs.beginnings import resolved_start
-from rsm_app.jobs.devices import devices, usable
+from rsm_app.jobs.devices import devices
 from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
+from rsm_app.jobs.permission import check_settings
 from rsm_app.jobs.queue import Place, in_order, places, ready
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.stopping import Escalation
@@ -31,7 +32,6 @@ from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.lending import on_zero_gpu
-from trainers.preflight import obstacles
 from trainers.run_folder import atomic_write
 
 LIVE = ("running", "stopping")
@@ -83,13 +83,7 @@ class Supervisor:
             FaultError: The disk is full or the directory cannot be written.
         """
         self._check_budget(config.budget_seconds)
-        if found := obstacles(config):
-            raise InputError(*found)
-        if not usable(config.device, self._devices):
-            raise InputError(
-                f"'device' asks for {config.device}, but this machine offers {', '.join(self._devices)}; "
-                "use auto."
-            )
+        check_settings(config, self._devices, own_prompts=prompts is not None)
         config = resolved_start(self.store, config, owner)
         with self.store.lock():
             self._check_room(owner)
@@ -137,9 +131,10 @@ class Supervisor:
         """Queue a run that ended early, to go on from its last checkpoint.
 
         Raises:
-            InputError: There is no such run, nothing to go on with, or a limit speaks against it.
+            InputError: There is no such run, nothing to go on with, or a limit or setting speaks against it.
             FaultError: The disk is full or the directory cannot be written.
         """
+        self._check_again(run_id)
         with self.store.lock():
             run = self._existing(run_id)
             if not run.resumable():
@@ -154,11 +149,12 @@ class Supervisor:
         A limit on updates that has been reached is lifted; time alone counts from then on.
 
         Raises:
-            InputError: There is no such run, it has not ended, or a limit speaks against it.
+            InputError: There is no such run, it has not ended, or a limit or a setting speaks against it.
             FaultError: The disk is full or the directory cannot be written.
         """
         if not math.isfinite(seconds) or seconds <= 0:
             raise InputError("Write how many seconds to train more, for example 120.")
+        self._check_again(run_id)
         with self.store.lock():
             run = self._existing(run_id)
             if run.status().state not in ENDED:
@@ -182,6 +178,11 @@ class Supervisor:
         self._check_budget(budget + seconds - min(budget, used))
         lifted = {"max_updates": 0} if reached else {}
         return {"budget_seconds": round(budget + seconds, 3), **lifted}
+
+    def _check_again(self, run_id: str) -> None:
+        """Check an existing run's settings like a new one's; outside the lock, since it may ask around."""
+        run = self._existing(run_id)
+        check_settings(from_mapping(run.settings()), self._devices, run)
 
     def _enqueue(self, run: Run, limits: dict) -> None:
         job = run.job()

@@ -21,6 +21,7 @@ from tests.jobs.small_runs import wait_for
 from trainers.adapter_file import WEIGHTS
 from trainers.errors import FaultError, InputError
 from trainers.playground import Playground
+from trainers.rewards.remote import ENDPOINTS
 from trainers.run_folder import RunFolder
 from trainers.wish import Wish
 
@@ -232,6 +233,36 @@ def test_no_file_of_this_machine_is_read_for_a_stranger(published, run, tmp_path
     config = RunFolder(fetch(REPO, None, tmp_path / "a", published.url)).read_config()
     assert (config["prompts"], config["heldout_prompts"]) == ("shapes-train", "shapes-heldout")
     assert (config["start_adapter"], config["device"], config["threads"]) == ("", "auto", 0)
+
+
+def test_no_endpoint_of_a_stranger_is_ever_asked(published, run, tmp_path):
+    crafted = {"reward": "judge", "judge_url": "https://evil.example/v1", "judge_model": "m"}
+    crafted |= {"judge_key_variable": "HF_TOKEN", "server_url": "http://10.0.0.1/", "others": "server,shapes"}
+    replace(
+        published,
+        config__json=json.dumps(read(run / "config.json") | crafted).encode(),
+        report__json=json.dumps(read(run / "report.json") | {"reward": "judge"}).encode(),
+    )
+    config = RunFolder(fetch(REPO, None, tmp_path / "a", published.url)).read_config()
+    assert config["reward"] == "judge" and config["others"] == "server,shapes"
+    assert {config[name] for name in ENDPOINTS} == {""}
+
+
+@pytest.mark.parametrize(
+    "crafted",
+    [{"reward": "{}:score"}, {"others": "shapes:1,{}:score"}, {"reward": "nonsense"}, {"estimator": "spell"}],
+)
+def test_no_code_of_this_machine_runs_for_a_stranger_wherever_own_code_is_allowed(
+    published, run, tmp_path, monkeypatch, crafted
+):
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "1")
+    file = tmp_path / "somebody.py"
+    file.write_text("def score(images, prompts): return [0.0] * len(prompts)\n")
+    config = read(run / "config.json") | {key: text.format(file) for key, text in crafted.items()}
+    report = read(run / "report.json") | {key: config[key] for key in ("reward", "estimator")}
+    replace(published, config__json=json.dumps(config).encode(), report__json=json.dumps(report).encode())
+    with pytest.raises(InputError, match="is not known here"):
+        fetch(REPO, None, tmp_path / "a", published.url)
 
 
 def test_private_gated_missing_and_cut(published, run, tmp_path, writer):

@@ -88,12 +88,12 @@ def test_a_killed_worker_reads_interrupted_at_once_and_can_be_resumed_and_extend
     assert run.status().state == "stopped" and run.folder.read_report()["updates"] >= 7
 
 
-def test_a_worker_that_refuses_is_told_with_its_own_words(supervisor, tmp_path):
-    run = supervisor.submit(small_config(prompts=str(tmp_path / "gone.txt")))
+def test_a_worker_that_refuses_is_told_with_its_own_words(supervisor):
+    run = supervisor.submit(small_config(), prompts="# a heading and no prompt\n")
     wait_for(in_state(run, "failed"), 60, "the failure")
     status = run.status()
-    assert "gone.txt" in status.error and not status.error.startswith("Error")
-    assert not run.resumable() and "gone.txt" in supervisor.index.rows()[0].error
+    assert "holds no prompts" in status.error and not status.error.startswith("Error")
+    assert not run.resumable() and "holds no prompts" in supervisor.index.rows()[0].error
 
 
 def test_an_app_that_comes_back_finds_its_worker_and_goes_on_with_the_queue(supervise, store):

@@ -17,7 +17,7 @@ from trainers.rewards.own import refusal
 SERVER_VARIABLE = "RSM_REWARD_SERVER"
 JUDGE_VARIABLES = {"judge_url": "RSM_JUDGE_URL", "judge_model": "RSM_JUDGE_MODEL"}
 KEY_VARIABLE = "RSM_JUDGE_KEY_VARIABLE"
-ADDRESSES = ("server_url", "judge_url", "judge_key_variable")
+ENDPOINTS = ("server_url", "judge_url", "judge_model", "judge_key_variable")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def endpoint_problems(config: RunConfig) -> list[str]:
     """Say what is wrong with the endpoint settings themselves; nothing is asked for over the network."""
     from trainers.rewards.endpoint import address_problems
 
-    given = [name for name in ADDRESSES if getattr(config, name)]
+    given = [name for name in ENDPOINTS if getattr(config, name)]
     refused = refusal("an endpoint of your own") if given else None
     if refused:
         return [refused]
