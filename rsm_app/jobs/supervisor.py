@@ -19,12 +19,13 @@ from pathlib import Path
 from rsm_app.jobs import cleaning, zero_gpu
 from rsm_app.jobs.beginnings import resolved_start
 from rsm_app.jobs.devices import devices
+from rsm_app.jobs.extending import longer
 from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
 from rsm_app.jobs.permission import check_settings
 from rsm_app.jobs.queue import Place, in_order, places, ready
-from rsm_app.jobs.states import ENDED
+from rsm_app.jobs.states import ENDED, spoken
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
 from rsm_app.jobs.workers import terminate
@@ -139,7 +140,9 @@ class Supervisor:
             run = self._existing(run_id)
             if not run.resumable():
                 raise InputError("There is nothing to resume in this run. Press Start to begin a new one.")
-            self._enqueue(run, {})
+            # A worker that ended without a word may not have written down the limits that it was to work by.
+            heard = spoken(run.folder.status(), run.worker())
+            self._enqueue(run, {} if heard else run.job().limits)
         self.tick()
         return run
 
@@ -159,25 +162,12 @@ class Supervisor:
             run = self._existing(run_id)
             if run.status().state not in ENDED:
                 raise InputError("This run has not ended yet; stop it first, or wait until it ends.")
-            limits = self._longer(run, seconds)
-            from_mapping(run.settings() | limits)
-            self._enqueue(run, limits)
+            more = longer(run, seconds)
+            self._check_budget(more.worker_seconds)
+            from_mapping(run.settings() | dict(more.limits))
+            self._enqueue(run, dict(more.limits))
         self.tick()
         return run
-
-    def _longer(self, run: Run, seconds: float) -> dict[str, float]:
-        settings, report = run.settings(), run.folder.read_report() or {}
-        budget, updates = float(settings["budget_seconds"]), int(settings["max_updates"])
-        used = float(report.get("wall_seconds", 0.0))
-        reached = updates and run.status().updates >= updates
-        if not any(run.folder.checkpoints.glob("*.safetensors")):
-            # Imported: its clock begins anew here, and what there was beside training comes once more.
-            budget, used = max(0.0, used - float(report.get("train_seconds", 0.0))), 0.0
-        elif reached:
-            budget = min(budget, used)
-        self._check_budget(budget + seconds - min(budget, used))
-        lifted = {"max_updates": 0} if reached else {}
-        return {"budget_seconds": round(budget + seconds, 3), **lifted}
 
     def _check_again(self, run_id: str) -> None:
         """Check an existing run's settings like a new one's; outside the lock, since it may ask around."""
