@@ -1,8 +1,8 @@
 """Resumable checkpoints: LoRA, Adam's moments, the estimator's memory and counters in one safetensors file.
 
 Random numbers need no saving: every rollout's generators are made from the seed, the purpose and the
-rollout's number. Two files are kept, so that a damaged newest one costs a few updates and not the run. The
-SHA-256 of the tensors is stored in a small index beside them.
+rollout's number. Two files are kept, so that a damaged newest one costs a few updates and not the run. Each
+holds its own SHA-256: beside it, a cut between two writes would leave an intact file with another's digest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainers.errors import FaultError
-from trainers.run_folder import RunFolder, atomic_write, read_json, write_json
+from trainers.run_folder import RunFolder, atomic_write
 
 KEPT = 2
+_UNKNOWN = "0" * 64  # stands in the file for its digest while that is computed
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,24 @@ def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> Path:
         tensors |= {f"adam/{number}/{key}": value for key, value in state.items()}
     tensors |= {f"trailing/{name}": value for name, value in checkpoint.trailing.items()}
     tensors |= {f"estimator/{name}": value.contiguous() for name, value in checkpoint.estimator.items()}
-    content = save(tensors, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
+    metadata = {"progress": json.dumps(asdict(checkpoint.progress)), "sha256": _UNKNOWN}
+    content = save(tensors, metadata=metadata)
     path = folder.checkpoints / f"{checkpoint.progress.updates:08d}.safetensors"
-    atomic_write(path, content)
-    index = _read_index(folder) | {path.name: hashlib.sha256(content).hexdigest()}
-    kept = dict(sorted(index.items())[-KEPT:])
-    write_json(folder.checkpoints / "index.json", kept)
-    for old in folder.checkpoints.glob("*.safetensors"):
-        if old.name not in kept:
-            with contextlib.suppress(OSError):
-                old.unlink()
+    atomic_write(path, _with_digest(content, _UNKNOWN, hashlib.sha256(content).hexdigest()))
+    for old in _files(folder)[KEPT:]:
+        with contextlib.suppress(OSError):
+            old.unlink()
     return path
+
+
+def _with_digest(content: bytes, old: str, new: str) -> bytes:
+    """Replace the digest in a file's header, which comes before the tensors."""
+    return content.replace(f'"sha256":"{old}"'.encode(), f'"sha256":"{new}"'.encode(), 1)
+
+
+def _files(folder: RunFolder) -> list[Path]:
+    """Return the checkpoints, newest first."""
+    return sorted(folder.checkpoints.glob("*.safetensors"), reverse=True)
 
 
 def load_latest(folder: RunFolder) -> Checkpoint | None:
@@ -100,10 +108,9 @@ def load_latest(folder: RunFolder) -> Checkpoint | None:
     Raises:
         FaultError: Checkpoints exist but every one of them is damaged.
     """
-    index = _read_index(folder)
-    files = sorted(folder.checkpoints.glob("*.safetensors"), reverse=True)
+    files = _files(folder)
     for path in files:
-        checkpoint = _load(path, index.get(path.name))
+        checkpoint = _load(path)
         if checkpoint is not None:
             return checkpoint
     if files:
@@ -114,18 +121,15 @@ def load_latest(folder: RunFolder) -> Checkpoint | None:
     return None
 
 
-def _read_index(folder: RunFolder) -> dict[str, str]:
-    return read_json(folder.checkpoints / "index.json") or {}
-
-
-def _load(path: Path, digest: str | None) -> Checkpoint | None:
+def _load(path: Path) -> Checkpoint | None:
     try:
         content = path.read_bytes()
-        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        digest = metadata["sha256"]
+        if hashlib.sha256(_with_digest(content, digest, _UNKNOWN)).hexdigest() != digest:
             return None
         tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        progress = Progress(**json.loads(header["__metadata__"]["progress"]))
+        progress = Progress(**json.loads(metadata["progress"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
