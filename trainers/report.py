@@ -8,6 +8,7 @@ one are removed together with what was written about them.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trainers import evaluate as ev
+from trainers.baseline_clock import BaselineClock
 from trainers.checkpoint import Progress
 from trainers.config import RunConfig
 from trainers.interruption import Interruption
@@ -40,6 +42,7 @@ class Comparison:
         self.config = config
         self.scorer = scorer
         self.items = list(items)
+        self.clock = BaselineClock(folder, len(self.items))
         self._interruption = interruption
         self._tell = tell
 
@@ -49,7 +52,9 @@ class Comparison:
         Raises:
             StopRequested, OutOfTime: The work is to end; what was drawn stays.
         """
-        scores = self.scorer.score(self._draw("before", model), self.items)
+        pictures, started = self._draw("before", model, self.clock.drew), time.monotonic()
+        scores = self.scorer.score(pictures, self.items)
+        self.clock.scored(time.monotonic() - started)
         record = self.folder.samples / "before.jsonl"
         if len(read_lines(record)) != len(self.items):
             rows = zip(self.items, scores.reward, strict=True)
@@ -89,17 +94,20 @@ class Comparison:
                 path.unlink(missing_ok=True)
         write_json(owner, wanted)
 
-    def drawn(self, side: str) -> int:
-        """Return how many pictures of one side are on disk and need no drawing."""
-        return sum(map(len, self._stored(side)))
-
-    def _draw(self, side: str, model: PipelineModel) -> Tensor:
+    def _draw(
+        self, side: str, model: PipelineModel, count: Callable[[int, float], None] | None = None
+    ) -> Tensor:
+        """Draw what is not there yet; ``count`` hears the pictures and the seconds of every batch."""
         parts = self._stored(side)
         done = sum(map(len, parts))
         drawn = ev.sample_items(model, self.items[done:], self.config.eval_batch, self.config.guidance_scale)
+        began = time.monotonic()
         with contextlib.closing(drawn):
             while done < len(self.items) and not self._drawn_enough(done):
                 pictures = next(drawn)
+                if count:
+                    count(len(pictures), time.monotonic() - began)
+                began = time.monotonic()
                 save_pictures(self.folder, side, pictures, done)
                 parts.append(pictures)
                 done += len(pictures)

@@ -43,7 +43,6 @@ from trainers.run_folder import (
     RunFolder,
     RunStatus,
     append_line,
-    read_json,
     sync,
     write_json,
     write_lines,
@@ -182,14 +181,10 @@ class Session:
         return trainer, model, Comparison(self.folder, config, scorer, items, self.interruption, tell)
 
     def _baseline(self, model: PipelineModel, comparison: Comparison) -> ev.Scores:
-        total = len(comparison.items)
-        self._update(phase="baseline", message=f"Drawing {total} pictures with the base model.")
-        started, clock = time.monotonic(), self.folder.samples / "before.json"
-        there = comparison.drawn("before")
+        drawing = f"Drawing {len(comparison.items)} pictures with the base model."
+        self._update(phase="baseline", message=drawing)
         scores = comparison.before(model)
-        if there < total:  # as long as all of them would have taken
-            write_json(clock, {"seconds": (time.monotonic() - started) * total / (total - there)})
-        self._baseline_seconds = float((read_json(clock) or {}).get("seconds", 0.0))
+        self._baseline_seconds = comparison.clock.seconds
         return scores
 
     def _restore(self, trainer: Trainer) -> None:

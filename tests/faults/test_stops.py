@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.e2e.shell import read
 from tests.faults import watched_reward
 from tests.faults.sessions import ADAPTER, same, session, tiny_config
 from trainers import interruption
@@ -72,6 +73,22 @@ def test_a_stop_while_the_baseline_is_drawn_keeps_the_pictures_drawn_so_far(whol
     written = [path.stat().st_mtime_ns for path in drawn]
     assert session(run).run().state == "succeeded"
     assert [path.stat().st_mtime_ns for path in drawn] == written, "no picture is drawn twice"
+    same(run, whole())
+
+
+def test_a_baseline_cut_off_after_its_last_picture_still_gives_the_comparison_its_time(whole, tmp_path):
+    def cut(status):
+        if "8 of 8" in status.message:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        session(run, config_of(), cut).run()
+    assert len(list((run / "samples" / "before").glob("*.png"))) == 8
+    assert session(run).run().state == "succeeded"
+    clock = read(run / "samples" / "before.json")
+    assert clock["drawn"] == 8 and clock["seconds"] > clock["drawing_seconds"] > 0
+    assert load_latest(RunFolder(run)).progress.baseline_seconds == clock["seconds"]
     same(run, whole())
 
 
