@@ -17,6 +17,7 @@ from trainers.config import RunConfig
 from trainers.errors import FaultError, StudioError
 from trainers.methods import METHODS
 from trainers.policy import Policy
+from trainers.tally import Sums
 
 CLIPPED = [pair for pair in EVERY if METHODS.get(pair[1]).objective != "regression"]
 # Rows whose target is the base model plus guidance over β; a weak pull for a reward of spread 1.
@@ -241,6 +242,15 @@ def test_a_step_that_is_too_long_stops_with_its_value():
     before = trainer.policy.state()
     with pytest.raises(FaultError, match="(inf|nan)"):
         trainer.advance()
+    assert equal(trainer.policy.state(), before)
+
+
+@pytest.mark.parametrize("sums", [{"ratio": math.inf, "guided_rows": 1}, {"kl": math.inf, "kl_rows": 1}])
+def test_a_ratio_or_kl_that_overflows_behind_a_clipped_loss_stops_before_the_step(sums):
+    trainer = toy("flow", "grpo")
+    before = trainer.policy.state()
+    with pytest.raises(FaultError, match="At update 1 the (mean ratio|KL) became inf"):
+        trainer._step(Sums(loss=0.5, **sums))
     assert equal(trainer.policy.state(), before)
 
 

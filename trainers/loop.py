@@ -285,8 +285,9 @@ class Trainer:
 
     def _step(self, sums: Sums) -> float:
         norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))
-        for name, value in (("loss", sums.loss), ("gradient norm", norm)):
-            if not math.isfinite(value):
+        told = {"loss": sums.loss, "gradient norm": norm, "mean ratio": sums.mean_ratio, "KL": sums.mean_kl}
+        for name, value in told.items():
+            if not math.isfinite(value):  # a ratio may be so where the loss, clipped, is not
                 raise FaultError(
                     f"At update {self.progress.updates + 1} the {name} became {value}. The run stopped and "
                     "kept the adapter of the update before; try a smaller learning_rate or a larger "
