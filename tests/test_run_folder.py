@@ -82,6 +82,15 @@ def test_a_live_process_reads_running_and_stopping_after_a_request(folder):
     assert folder.status().state == "stopping"
 
 
+@pytest.mark.parametrize("state", ["running", "stopping"])
+def test_a_worker_that_died_after_a_stop_was_asked_for_is_told_so(folder, state):
+    write_status(folder, state=state, pid=os.getpid(), pid_started=12345.0)
+    assert "memory ran out" in folder.status().error
+    folder.request_stop()
+    assert folder.status().state == "interrupted" and "asked to stop" in folder.status().error
+    assert "memory" not in folder.status().error
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"state": "running", "unknown": 1}'])
 def test_damaged_or_foreign_status_files_are_survived(folder, content):
     folder.path.mkdir()

@@ -13,6 +13,7 @@ import time
 from trainers.run_folder import RunFolder
 
 STOP_SECONDS = 5.0
+FINISHING_SECONDS = 4.0  # beside the drawing: saving, reloading, scoring
 _SAVING_SECONDS = 1.0
 
 

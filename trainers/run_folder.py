@@ -25,6 +25,9 @@ RESERVE_BYTES = 32 * 1024
 KILLED = (
     "The worker ended without a word: it was killed, often because memory ran out, or the machine went down."
 )
+KILLED_STOPPING = (
+    "The worker was asked to stop and ended without a word: one that does not react in time is killed."
+)
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,17 @@ class RunFolder:
         except (OSError, ValueError):
             return ""
 
+    def last_words(self) -> str:
+        """Return what is to be said of a worker that ended without a word."""
+        return KILLED_STOPPING if self.stop_requested() else KILLED
+
     def status(self) -> RunStatus:
         """Return the reconciled status: a live state without a live worker reads ``interrupted``."""
         raw = read_json(self.status_file) or {}
         known = _fitting(raw)
         status = RunStatus(**known)
         if status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
-            ended = {"state": "interrupted", "eta_seconds": None, "error": KILLED}
+            ended = {"state": "interrupted", "eta_seconds": None, "error": self.last_words()}
             return RunStatus(**{**known, **ended})
         if status.state == "running" and self.stop_requested():
             return RunStatus(**{**known, "state": "stopping"})

@@ -25,7 +25,7 @@ from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
-from trainers.interruption import STOP_SECONDS, Interruption, OutOfTime, StopRequested
+from trainers.interruption import FINISHING_SECONDS, STOP_SECONDS, Interruption, OutOfTime, StopRequested
 from trainers.loading import load_trainer
 from trainers.loop import Trainer, UpdateMetrics
 from trainers.machine import choose_device, choose_dtype, quiet_libraries, use_threads
@@ -49,7 +49,6 @@ from trainers.run_folder import (
 )
 
 Listener = Callable[[RunStatus], None]
-FINISHING_SECONDS = 4.0  # beside the drawing: saving, reloading, scoring
 
 
 class Session:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from rsm_app.jobs.records import Job, Worker
 from trainers.errors import FaultError
-from trainers.run_folder import KILLED, RunFolder, RunStatus
+from trainers.run_folder import RunFolder, RunStatus
 from trainers.run_lock import try_lock, unlock
 
 STATES = ("queued", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
@@ -57,7 +57,7 @@ def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[
         status = folder.status()  # it may have spoken, and even ended, since the first look
         if status.live or spoken(status, worker):
             return status
-        return _after_silence(status, worker, last_words())
+        return _after_silence(status, worker, last_words(), folder.last_words())
     if status.state == "new":
         return _never_begun(status, job)
     if status.state == "interrupted" and worker.exit_code in _REFUSED and spoken(status, worker):
@@ -112,14 +112,14 @@ def _held(folder: RunFolder) -> bool:
     return False
 
 
-def _after_silence(status: RunStatus, worker: Worker, words: list[str]) -> RunStatus:
+def _after_silence(status: RunStatus, worker: Worker, words: list[str], killed: str) -> RunStatus:
     """Describe a worker that ended before its first status: it refused with words, or it was killed."""
     refused = worker.exit_code in _REFUSED or (
         worker.exit_code is None and any(line.startswith(_ERROR) for line in words)
     )
     if refused:
         return _ended(status, "failed", _said(words) or "The worker ended at once and left no message.")
-    return _ended(status, "interrupted", KILLED)
+    return _ended(status, "interrupted", killed)
 
 
 def _said(words: list[str]) -> str:

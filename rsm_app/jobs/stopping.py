@@ -1,8 +1,9 @@
 """From a request to a certainty: stop file, then SIGTERM, then SIGKILL of the whole tree.
 
-A worker that acts on a request says how long it still needs, and is given that. One that says nothing has the
-grace of ``RSM_STOP_GRACE_SECONDS``. Time is counted on the monotonic clock from when this process first saw
-the request, so neither a set clock nor a restart of the app cuts it short.
+A worker that acts on a request says how long it still needs, and is given that, up to what a stopped run's
+comparison takes: what it says may be of the full comparison that the request met. One that says nothing has
+the grace of ``RSM_STOP_GRACE_SECONDS``. Time is counted on the monotonic clock from when this process first
+saw the request, so neither a set clock nor a restart of the app cuts it short.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.workers import kill_tree, terminate
+from trainers.interruption import FINISHING_SECONDS, STOP_SECONDS
 from trainers.run_folder import RunStatus
 
 TERM_SECONDS = 10.0
@@ -26,6 +28,11 @@ class _Patience:
     until: float
     heard: bool = False
     terminated: bool = False
+
+
+def finishing_seconds(status: RunStatus) -> float:
+    """Return how long a worker that finishes a stopped run may take: twice what it needs by its own words."""
+    return 2.0 * min(status.eta_seconds or 0.0, STOP_SECONDS + FINISHING_SECONDS)
 
 
 class Escalation:
@@ -55,8 +62,7 @@ class Escalation:
         patience = self._patience.setdefault((pid, identity), _Patience(now + self._grace))
         if not patience.heard and status.phase in _FINISHING:
             patience.heard = True
-            needed = status.eta_seconds or 0.0
-            patience.until = max(patience.until, now + 2.0 * needed + self._grace)
+            patience.until = max(patience.until, now + finishing_seconds(status) + self._grace)
         if now < patience.until:
             return
         if patience.terminated:

@@ -53,7 +53,7 @@ def test_a_worker_that_ignores_stop_and_sigterm_is_killed_and_says_so(store):
         return not run.status().live
 
     wait_for(gone, 60, "the end of the frozen worker")
-    assert run.status().state == "interrupted" and "killed" in run.status().error and run.resumable()
+    assert run.status().state == "interrupted" and "asked to stop" in run.status().error and run.resumable()
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 

@@ -66,6 +66,13 @@ def test_a_worker_that_was_killed_before_its_first_word_is_interrupted(tmp_path,
     assert run.status().state == "interrupted" and "killed" in run.status().error and run.resumable()
 
 
+def test_a_worker_that_was_killed_after_it_was_asked_to_stop_is_told_so(tmp_path):
+    run = silent_worker(tmp_path, -9, "Loading\n")
+    run.folder.request_stop()
+    assert run.status().state == "interrupted" and "asked to stop" in run.status().error
+    assert "memory" not in run.status().error and run.resumable()
+
+
 def test_a_request_that_never_got_its_ticket_can_be_queued_again(tmp_path):
     run = RunStore(tmp_path).create()
     run.request.write_text("{}")
