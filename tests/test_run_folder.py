@@ -14,6 +14,7 @@ import pytest
 from trainers.errors import FaultError
 from trainers.processes import process_alive
 from trainers.run_folder import (
+    DAMAGED,
     RESERVE_BYTES,
     RunFolder,
     RunStatus,
@@ -82,11 +83,17 @@ def test_a_live_process_reads_running_and_stopping_after_a_request(folder):
     assert folder.status().state == "stopping"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"state": "running", "unknown": 1}'])
-def test_damaged_or_foreign_status_files_are_survived(folder, content):
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "[" * 100_000, '{"state": "queued"}', '{"pid": 1}'])
+def test_a_damaged_status_says_so(folder, content):
     folder.path.mkdir()
+    assert folder.status() == RunStatus(), "none is no damage"
     folder.status_file.write_text(content, encoding="utf-8")
-    assert folder.status().state in ("new", "interrupted")
+    assert folder.status().state == "interrupted" and folder.status().error == DAMAGED
+
+
+def test_what_a_later_version_adds_to_a_status_is_no_damage(folder):
+    write_status(folder, state="succeeded", unknown=1)
+    assert folder.status() == RunStatus(state="succeeded")
 
 
 def test_torn_lines_are_left_out_and_closed(tmp_path):

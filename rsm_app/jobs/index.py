@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -113,6 +114,7 @@ class Index:
         self._database: sqlite3.Connection | None = None
         self._scanned = -_RESCAN_SECONDS
         self._changed: int | None = None
+        self._unreadable: set[str] = set()
 
     def rows(
         self,
@@ -171,7 +173,7 @@ class Index:
 
     def note(self, run: Run) -> None:
         """Read one run's folder again."""
-        self._attempt(lambda: self._store_row(run.id))
+        self._attempt(lambda: self._update_row(run.id))
 
     def close(self) -> None:
         """Close the database."""
@@ -265,7 +267,19 @@ class Index:
             stale |= known.keys() - set(present)
             self._scanned, self._changed = time.monotonic(), changed
         for name in stale:
+            self._update_row(name)
+
+    def _update_row(self, name: str) -> None:
+        """Bring one row up to date; what no reader expects in one folder must not hide the others."""
+        try:
             self._store_row(name)
+            self._unreadable.discard(name)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception:
+            if name not in self._unreadable:
+                logging.getLogger(__name__).exception("The run %s cannot be listed.", name)
+            self._unreadable.add(name)
 
     def _store_row(self, name: str) -> None:
         run = self._store.run(name)

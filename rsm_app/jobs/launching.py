@@ -28,8 +28,9 @@ def launch(run: Run, ticket: int, device: str) -> None:
         zero_gpu.launch(run, ticket, device)
     else:
         settings = run.settings()
-        asked = str(settings.get("device", "auto"))
-        count = processes(asked, device, int(settings.get("prompts_per_update", 1)))
+        asked, prompts = str(settings.get("device", "auto")), settings.get("prompts_per_update")
+        # What cannot be right is the worker's to refuse, in a sentence.
+        count = processes(asked, device, prompts if isinstance(prompts, int) else 1)
         workers.launch(run, ticket, device, visibility(asked, device), count)
 
 

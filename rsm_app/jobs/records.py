@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from trainers.processes import process_alive
-from trainers.run_folder import read_json
+from trainers.run_folder import fitting, read_json
 
 Record = TypeVar("Record")
 
@@ -72,11 +71,4 @@ class Worker:
 
 def read_record(path: Path, kind: type[Record]) -> Record:
     """Read a record, with its defaults for what is missing or of another type."""
-    raw, values = read_json(path) or {}, {}
-    for info in dataclasses.fields(kind):
-        value = raw.get(info.name)
-        usual = {} if info.name == "limits" else info.default
-        number = isinstance(usual, int | float) or usual is None
-        if isinstance(value, (int, float) if number else type(usual)):
-            values[info.name] = value
-    return kind(**values)
+    return kind(**fitting(read_json(path) or {}, kind))

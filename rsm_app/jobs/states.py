@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from rsm_app.jobs.records import Job, Worker
 from trainers.errors import FaultError
-from trainers.run_folder import KILLED, RunFolder, RunStatus
+from trainers.run_folder import DAMAGED, KILLED, RunFolder, RunStatus
 from trainers.run_lock import try_lock, unlock
 
 STATES = ("queued", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
@@ -119,7 +119,7 @@ def _after_silence(status: RunStatus, worker: Worker, words: list[str]) -> RunSt
     )
     if refused:
         return _ended(status, "failed", _said(words) or "The worker ended at once and left no message.")
-    return _ended(status, "interrupted", KILLED)
+    return _ended(status, "interrupted", DAMAGED if status.error == DAMAGED else KILLED)
 
 
 def _said(words: list[str]) -> str:

@@ -8,6 +8,7 @@ the app to stay alive: workers go on by themselves, and the queue waits in the f
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import shutil
 import sqlite3
@@ -163,6 +164,8 @@ class Supervisor:
             run = self._existing(run_id)
             if run.status().state not in ENDED:
                 raise InputError("This run has not ended yet; stop it first, or wait until it ends.")
+            if not run.settings():
+                raise InputError("The settings of this run are damaged, so it cannot be trained more.")
             limits = self._longer(run, seconds)
             from_mapping(run.settings() | limits)
             self._enqueue(run, limits)
@@ -216,17 +219,16 @@ class Supervisor:
 
     def pin(self, run_id: str, pinned: bool = True) -> Run:
         """Keep a run from being cleaned away, or allow it again; errors as in ``stop``."""
-        with self.store.lock():
-            run = self._existing(run_id)
-            run.change_job(pinned=pinned)
-            self._note(run)
-        return run
+        return self._change(run_id, pinned=pinned)
 
     def share(self, run_id: str, shared: bool = True) -> Run:
         """Let everybody who has a run's id look at it, or only its owner again; errors as in ``stop``."""
+        return self._change(run_id, shared=shared)
+
+    def _change(self, run_id: str, **changes) -> Run:
         with self.store.lock():
             run = self._existing(run_id)
-            run.change_job(shared=shared)
+            run.change_job(**changes)
             self._note(run)
         return run
 
@@ -237,18 +239,8 @@ class Supervisor:
             InputError: There is no such run, it waits, works or is being published, or it is pinned.
         """
         run = self._existing(run_id)
-        state = run.status().state
-        if state == "queued":
-            raise InputError("This run waits in the queue. Take it out of the queue, then delete it.")
-        if state not in ENDED:
-            raise InputError("This run is still at work. Stop it, then delete it.")
-        if cleaning.being_published(run.path):
-            raise InputError(
-                "This run is being published. Cancel that on the page Publish, or wait for its end, then "
-                "delete it."
-            )
-        if run.job().pinned:
-            raise InputError("This run is pinned, so that it stays. Unpin it, then delete it.")
+        if refusal := cleaning.why_it_stays(run):
+            raise InputError(refusal)
         return run
 
     def delete(self, run_id: str) -> None:
@@ -345,6 +337,17 @@ class Supervisor:
             self.trouble = str(error)
         except (OSError, sqlite3.Error) as error:
             self.trouble = f"The runs directory cannot be used: {error}. It is tried again."
+        except Exception as error:  # a defect, or a machine at its end; the next tick may do better
+            self._unexpected(error)
+
+    def _unexpected(self, error: Exception) -> None:
+        trouble = (
+            f"Something unexpected keeps the queue from moving ({type(error).__name__}: {error}). It is "
+            "tried again; the app's log tells more."
+        )
+        if trouble != self.trouble:  # once, not at every tick
+            logging.getLogger(__name__).error("The queue could not be moved.", exc_info=error)
+        self.trouble = trouble
 
     def _start_ready(self, queue: list[Row], live: list[Row]) -> str:
         chosen = list(ready(queue, live, self._devices, self.limits.owner_running))

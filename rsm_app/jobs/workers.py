@@ -52,15 +52,21 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str], pro
         pid_started=_be_polite(process.pid),
         pid_identity=process_identity(process.pid),
     )
-    threading.Thread(target=_reap, args=(process, run, worker), daemon=True).start()
-    run.write_worker(worker)
+    try:
+        run.write_worker(worker)
+    finally:
+        with contextlib.suppress(RuntimeError):  # no thread to be had: its end shows all the same
+            threading.Thread(target=_reap, args=(process, run, worker), daemon=True).start()
 
 
 def _words(run: Run) -> list[str]:
     if not run.folder.exists():
         return ["train", "--config", str(run.request), "--out", str(run.path)]
-    limits = [f"--{name.replace('_', '-')}={value:g}" for name, value in run.job().limits.items()]
-    return ["resume", str(run.path), *limits]
+    limits = {name: value for name, value in run.job().limits.items() if isinstance(value, int | float)}
+    return [
+        *("resume", str(run.path)),
+        *(f"--{name.replace('_', '-')}={value:g}" for name, value in limits.items()),
+    ]
 
 
 def _start(run: Run, words: list[str], environment: dict[str, str]) -> subprocess.Popen:
