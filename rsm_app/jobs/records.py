@@ -49,6 +49,7 @@ class Worker:
         pid: Its process id; 0 while none is known.
         pid_started: Its start time in seconds since 1970.
         pid_identity: What tells it apart, see ``trainers.processes``.
+        log_start: Bytes that earlier processes had written to ``worker.txt``; its own words follow.
         exit_code: What it returned; negative for a signal, None while unknown.
         in_app: Whether it is a thread of the app, see ``zero_gpu``; then ``pid`` is the app's, and
             ``pid_started`` is when the thread began.
@@ -60,6 +61,7 @@ class Worker:
     pid: int = 0
     pid_started: float = 0.0
     pid_identity: str = ""
+    log_start: int = 0
     exit_code: int | None = None
     in_app: bool = False
 

@@ -37,7 +37,7 @@ def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[
         folder: What the worker wrote.
         job: The app's record.
         worker: The process that was last started.
-        last_words: Returns the last lines that process printed.
+        last_words: Returns the last lines that this process printed.
     """
     status = folder.status()
     if status.live:

@@ -25,6 +25,7 @@ from trainers.errors import FaultError
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 LOG_LINES = 40
+_LAST_WORDS = 12
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOG_TAIL_BYTES = 65536
 
@@ -85,25 +86,31 @@ class Run:
 
     def status(self) -> RunStatus:
         """Return what the run is doing, reconciled with the processes that exist; see ``states``."""
-        return reconcile(self.folder, self.job(), self.worker(), lambda: self.log_tail(12, words=True))
+        worker = self.worker()
+        return reconcile(self.folder, self.job(), worker, lambda: self._last_words(worker))
+
+    def log_size(self) -> int:
+        """Return how many bytes worker processes have printed so far."""
+        try:
+            return self.worker_log.stat().st_size
+        except OSError:
+            return 0
+
+    def _last_words(self, worker: Worker) -> list[str]:
+        return _without_traceback(_tail(self.worker_log, worker.log_start))[-_LAST_WORDS:]
 
     def resumable(self, status: RunStatus | None = None) -> bool:
         """Whether the run ended early and can go on, from its last checkpoint or from its beginning."""
         return resumable(self.folder, status or self.status())
 
-    def log_tail(self, lines: int = LOG_LINES, words: bool = False) -> list[str]:
-        """Return the last lines of the run's log, tracebacks cut down to their message.
+    def log_tail(self, lines: int = LOG_LINES) -> list[str]:
+        """Return the last lines of the run's log, else of what its worker printed; tracebacks cut down.
 
         Args:
             lines: How many.
-            words: Whether what the process itself printed comes before the log.
         """
-        files = (self.folder.log, self.worker_log)
-        for path in reversed(files) if words else files:
-            told = _without_traceback(_tail(path))
-            if told:
-                return told[-lines:]
-        return []
+        told = _without_traceback(_tail(self.folder.log)) or _without_traceback(_tail(self.worker_log))
+        return told[-lines:]
 
 
 class RunStore:
@@ -168,11 +175,12 @@ def default_store() -> RunStore:
     return RunStore(runs_directory())
 
 
-def _tail(path: Path) -> list[str]:
+def _tail(path: Path, start: int = 0) -> list[str]:
+    """Return the last lines of a file, from a byte on."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
+            file.seek(max(start, file.tell() - _LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return []

@@ -40,7 +40,12 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str], pro
     Raises:
         FaultError: The record or the process could not be made; the run goes on waiting.
     """
-    worker = Worker(ticket=ticket, device=device, seen=run.folder.status().pid_identity)
+    worker = Worker(
+        ticket=ticket,
+        device=device,
+        seen=run.folder.status().pid_identity,
+        log_start=run.log_size(),
+    )
     with contextlib.suppress(OSError):
         run.folder.stop_file.unlink(missing_ok=True)
     run.write_worker(worker)  # from here on a reader knows that there may be one

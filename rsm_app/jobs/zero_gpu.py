@@ -63,7 +63,13 @@ def launch(run: Run, ticket: int, device: str) -> None:
     """
     pid = os.getpid()
     worker = Worker(
-        ticket, device, "", pid, pid_started=time.time(), pid_identity=process_identity(pid), in_app=True
+        ticket,
+        device,
+        pid=pid,
+        pid_started=time.time(),
+        pid_identity=process_identity(pid),
+        log_start=run.log_size(),
+        in_app=True,
     )
     with contextlib.suppress(OSError):
         run.folder.stop_file.unlink(missing_ok=True)
