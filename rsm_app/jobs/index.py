@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rsm_app.jobs.states import ENDED, STATES, waiting
+from rsm_app.jobs.states import ENDED, waiting
 from rsm_app.jobs.store import Run, RunStore
 
-_VERSION = 2
+_VERSION = 3
 _RESCAN_SECONDS = 2.0
 _WATCHED = ("status.json", "job.json", "worker.json")
 
@@ -49,6 +49,7 @@ class Row:
         bytes: Size of its folder when it ended; 0 before.
         pinned: Whether clean-up leaves it alone.
         shared: Whether others than the owner may look at it.
+        holds: Whether it holds its device: it is at work, or a process of its latest worker still lives.
         stamp: Changes when its files do.
     """
 
@@ -71,6 +72,7 @@ class Row:
     bytes: int
     pinned: bool
     shared: bool
+    holds: bool
     stamp: str
 
     @property
@@ -99,8 +101,9 @@ class Page:
 
 
 _COLUMNS = tuple(info.name for info in fields(Row))
-_BOOLEAN = ("waits", "pinned", "shared")
-_MOVING = tuple(state for state in STATES if state not in ENDED)
+_BOOLEAN = ("waits", "pinned", "shared", "holds")
+_STILL = ", ".join(f"'{state}'" for state in ENDED)
+_MOVING = f" WHERE state NOT IN ({_STILL}) OR holds"
 
 
 class Index:
@@ -135,6 +138,10 @@ class Index:
         """
         where, values = _where(states=states, owner=owner, viewer=viewer)
         return self._attempt(lambda: self._read(where, values, limit, scan=scan))
+
+    def moving(self) -> list[Row]:
+        """Return the runs that wait, work, or have ended but for a process, newest first."""
+        return self._attempt(lambda: self._read(_MOVING, ()))
 
     def row(self, run_id: str) -> Row | None:
         """Return one run, or None when there is no such run."""
@@ -252,13 +259,9 @@ class Index:
             changed = os.stat(self._store.root).st_mtime_ns
         except OSError:
             changed = None
-        moving = self._database.execute(
-            f"SELECT id, state, stamp FROM runs WHERE state IN ({', '.join('?' * len(_MOVING))})", _MOVING
-        )
-        stale = {  # what waits has no process that could vanish, so its files say all
-            name
-            for name, state, stamp in moving
-            if state != "queued" or stamp != _stamp(self._store.root / name)
+        moving = self._database.execute(f"SELECT id, holds, stamp FROM runs{_MOVING}")
+        stale = {  # what only waits has no process that could vanish, so its files say all
+            name for name, holds, stamp in moving if holds or stamp != _stamp(self._store.root / name)
         }
         if scan or changed != self._changed or time.monotonic() - self._scanned > _RESCAN_SECONDS:
             known = dict(self._database.execute("SELECT id, stamp FROM runs"))
@@ -316,6 +319,7 @@ class Index:
             bytes=folder_bytes(run.path) if status.state in ENDED else 0,
             pinned=job.pinned,
             shared=job.shared,
+            holds=status.live or worker.alive,
             stamp=stamp,
         )
 

@@ -6,6 +6,7 @@ import time
 
 from rsm_app.jobs import workers, zero_gpu
 from rsm_app.jobs.devices import CPU, processes, visibility
+from rsm_app.jobs.states import at_work
 from rsm_app.jobs.store import Run
 from trainers.lending import on_zero_gpu
 from trainers.processes import process_age
@@ -37,7 +38,7 @@ def launch(run: Run, ticket: int, device: str) -> None:
 def age(run: Run, status: RunStatus) -> float:
     """Return the seconds since a run's worker began."""
     worker = run.worker()
-    return time.time() - worker.pid_started if worker.in_app else process_age(status.pid or worker.pid)
+    return time.time() - worker.pid_started if worker.in_app else process_age(at_work(status, worker)[0])
 
 
 def taken(run: Run) -> bool:

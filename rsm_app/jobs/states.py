@@ -86,6 +86,16 @@ def spoken(status: RunStatus, worker: Worker) -> bool:
     return status.pid_identity != worker.seen
 
 
+def at_work(status: RunStatus, worker: Worker) -> tuple[int, str]:
+    """Return the process that does the work of a live run, as pid and identity.
+
+    It is the first of several where a launcher started them, and the recorded worker until it has spoken.
+    """
+    if spoken(status, worker) and status.pid_identity:
+        return status.pid, status.pid_identity
+    return worker.pid, worker.pid_identity
+
+
 def _between_chunks(status: RunStatus, worker: Worker) -> bool:
     """Whether a thread of the app waits for the GPU on which this run is to begin or to go on."""
     return worker.in_app and worker.alive and (status.state == "interrupted" or not spoken(status, worker))

@@ -24,7 +24,7 @@ from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
 from rsm_app.jobs.queue import Place, in_order, places, ready
-from rsm_app.jobs.states import ENDED
+from rsm_app.jobs.states import ENDED, at_work
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
 from rsm_app.jobs.workers import terminate
@@ -293,7 +293,7 @@ class Supervisor:
         """Return where a waiting run stands, as of at most half a second ago; None if it does not wait."""
         if time.monotonic() - self._placed > _TICK_SECONDS:
             self._placed = time.monotonic()
-            moving = self.index.rows((*LIVE, "queued"))
+            moving = self.index.moving()
             live = [row for row in moving if row.state in LIVE]
             self._places = places(in_order(moving), live, self._devices)
         return self._places.get(run_id)
@@ -326,10 +326,9 @@ class Supervisor:
         """Do whatever is due: start the next runs, end those whose time or room is over, clean up."""
         try:
             with self._moving, self.store.lock():
-                moving = self.index.rows((*LIVE, "queued"))
-                live = [row for row in moving if row.state in LIVE]
-                self._watch(live)
-                self.trouble = self._start_ready(in_order(moving), live)
+                moving = self.index.moving()
+                self._watch([row for row in moving if row.state in LIVE])
+                self.trouble = self._start_ready(in_order(moving), [row for row in moving if row.holds])
                 if time.monotonic() - self._cleaned > _CLEANING_SECONDS:
                     self._cleaned = time.monotonic()
                     cleaning.enforce_quota(self.store, self.index, self.limits.disk_mb)
@@ -349,8 +348,8 @@ class Supervisor:
             logging.getLogger(__name__).error("The queue could not be moved.", exc_info=error)
         self.trouble = trouble
 
-    def _start_ready(self, queue: list[Row], live: list[Row]) -> str:
-        chosen = list(ready(queue, live, self._devices, self.limits.owner_running))
+    def _start_ready(self, queue: list[Row], holding: list[Row]) -> str:
+        chosen = list(ready(queue, holding, self._devices, self.limits.owner_running))
         if not chosen:
             return ""
         if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
@@ -381,8 +380,7 @@ class Supervisor:
         try:
             run.folder.request_stop(reason)
         except FaultError:  # no room even for the file
-            status, worker = run.status(), run.worker()
-            pid, identity = status.pid or worker.pid, status.pid_identity or worker.pid_identity
+            pid, identity = at_work(run.status(), run.worker())
             terminate(pid, identity)
             if not pid:
                 raise

@@ -103,6 +103,7 @@ def test_an_app_that_comes_back_finds_its_worker_and_goes_on_with_the_queue(supe
     before.close()
     wait_for(ended(first), what="the end of the first run")
     assert second.status().state == "queued", "without an app the queue stands still"
+    wait_for(lambda: not first.worker().alive, 60, "the end of its process, which holds the device")
     after = Supervisor(store)
     after.tick()
     assert second.status().state == "running" and store.run(first.id).status().state == "succeeded"
