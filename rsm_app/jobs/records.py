@@ -45,7 +45,7 @@ class Worker:
     Attributes:
         ticket: The ticket that it was started for.
         device: Where it works.
-        seen: The ``pid_identity`` in ``status.json`` before it was started; once that differs, it has spoken.
+        seen: The ``states.mark`` of ``status.json`` before it was started; once that differs, it has spoken.
         pid: Its process id; 0 while none is known.
         pid_started: Its start time in seconds since 1970.
         pid_identity: What tells it apart, see ``trainers.processes``.

@@ -77,13 +77,18 @@ def waiting(status: RunStatus, job: Job, worker: Worker) -> bool:
 
 
 def spoken(status: RunStatus, worker: Worker) -> bool:
-    """Whether the recorded worker has written its first status.
+    """Whether the recorded worker has written its first status."""
+    return mark(status, worker.in_app) != worker.seen
 
-    Of a thread of the app other processes write, any number of them, and the next thread may meet the same.
+
+def mark(status: RunStatus, in_app: bool) -> str:
+    """Return what is another in the first status of a worker that begins now.
+
+    A worker process is known by its identity. For a thread of the app other processes write, any number of
+    them, which the next thread may meet again; but no two statuses have the same time, however clocks are
+    set.
     """
-    if worker.in_app:
-        return status.heartbeat >= worker.pid_started
-    return status.pid_identity != worker.seen
+    return str(status.heartbeat) if in_app else status.pid_identity
 
 
 def at_work(status: RunStatus, worker: Worker) -> tuple[int, str]:

@@ -21,7 +21,7 @@ from rsm_app.jobs.places import ROOT as ROOT
 from rsm_app.jobs.places import runs_directory
 from rsm_app.jobs.records import Job, Worker, read_record
 from rsm_app.jobs.states import reconcile, resumable
-from trainers.errors import FaultError
+from trainers.errors import BusyError, FaultError
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 LOG_LINES = 40
@@ -83,6 +83,23 @@ class Run:
     def write_worker(self, worker: Worker) -> None:
         """Record the worker process; errors as in ``change_job``."""
         write_json(self.worker_file, dataclasses.asdict(worker))
+
+    def note_end(self, worker: Worker, code: int) -> None:
+        """Record what a worker returned, unless another one was started since; takes the store's lock.
+
+        One that met another process at work in the folder is no more the run's worker: that one may be.
+
+        Raises:
+            FaultError: The disk is full or the folder cannot be written.
+        """
+        if not self.exists():
+            return
+        with RunStore(self.path.parent).lock():
+            recorded = self.worker()
+            newer = recorded.ticket != worker.ticket or recorded.pid not in (0, worker.pid)
+            if self.exists() and not newer:
+                known = {"pid": 0} if code == BusyError.exit_code else {"exit_code": code}
+                self.write_worker(dataclasses.replace(worker, **known))
 
     def status(self) -> RunStatus:
         """Return what the run is doing, reconciled with the processes that exist; see ``states``."""

@@ -191,7 +191,7 @@ class Supervisor:
         self._check_room(job.owner)
         run.change_job(
             submitted=job.submitted or time.time(),
-            ticket=self.index.last_ticket() + 1,
+            ticket=max(self.index.last_ticket(), run.worker().ticket) + 1,  # never one that is used up
             withdrawn=False,
             limits=limits,
         )

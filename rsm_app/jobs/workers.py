@@ -19,6 +19,7 @@ import psutil
 
 from rsm_app.jobs.environment import worker_environment
 from rsm_app.jobs.records import Worker
+from rsm_app.jobs.states import mark
 from rsm_app.jobs.store import ROOT, Run
 from trainers.errors import FaultError, StudioError
 from trainers.launch import launcher
@@ -40,10 +41,12 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str], pro
     Raises:
         FaultError: The record or the process could not be made; the run goes on waiting.
     """
+    earlier = run.worker()
+    again = earlier.ticket == ticket  # its process is not known: it may have spoken since this was decided
     worker = Worker(
         ticket=ticket,
         device=device,
-        seen=run.folder.status().pid_identity,
+        seen=earlier.seen if again else mark(run.folder.status(), in_app=False),
         log_start=run.log_size(),
     )
     with contextlib.suppress(OSError):
@@ -108,9 +111,7 @@ def _reap(process: subprocess.Popen, run: Run, worker: Worker) -> None:
     """Wait for a child so that it never lingers as a zombie, and note how it ended."""
     code = process.wait()
     with contextlib.suppress(StudioError):
-        recorded = run.worker()
-        if recorded.pid in (0, worker.pid) and recorded.ticket == worker.ticket and run.exists():
-            run.write_worker(dataclasses.replace(worker, exit_code=code))
+        run.note_end(worker, code)
 
 
 def terminate(pid: int, identity: str) -> None:
