@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from trainers.adapter_file import WEIGHTS, checked_start
 from trainers.coercion import from_mapping
@@ -19,13 +21,16 @@ from trainers.run_folder import RunFolder, atomic_write
 def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
     """Create the folder of a new run.
 
+    A LoRA that already lies in the run's ``start`` folder is what training begins from: whoever queued the
+    run copied it there when it was asked for.
+
     Raises:
         InputError: The folder already holds another run or other files, or the LoRA that training is to begin
             from is missing or does not fit.
         FaultError: The folder cannot be written.
     """
     folder = RunFolder(path)
-    beginning = checked_start(config) if config.start_adapter else None
+    beginning = _beginning(folder, config) if config.start_adapter else None
     if folder.exists():
         raise InputError(
             f"{folder.path} already holds a run. Choose another --out, or continue it with: "
@@ -37,6 +42,11 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
         atomic_write(folder.start / WEIGHTS, beginning.read_bytes())
     atomic_write(folder.config, config.to_json())
     return folder
+
+
+def _beginning(folder: RunFolder, config: RunConfig) -> Path:
+    kept = (folder.start / WEIGHTS).is_file()
+    return checked_start(dataclasses.replace(config, start_adapter=str(folder.start)) if kept else config)
 
 
 def existing(path: str | os.PathLike) -> RunFolder:

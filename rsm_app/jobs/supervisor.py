@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rsm_app.jobs import cleaning, zero_gpu
-from rsm_app.jobs.beginnings import resolved_start
+from rsm_app.jobs.beginnings import keep_start, resolved_start
 from rsm_app.jobs.devices import devices, usable
 from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
@@ -109,6 +109,7 @@ class Supervisor:
             if prompts is not None:
                 atomic_write(run.prompts, prompts)
                 config = dataclasses.replace(config, prompts=str(run.prompts))
+            keep_start(run, config)
             run.change_job(owner=owner, submitted=time.time(), ticket=self.index.last_ticket() + 1)
             atomic_write(run.request, config.to_json())  # last: only now is it a run
         except StudioError:
