@@ -108,7 +108,10 @@ def _forget_old_stop(folder: RunFolder) -> None:
 
 def _sweep(folder: RunFolder) -> None:
     """Remove the half-written files of a killed worker; not those of the app, which may be writing now."""
-    own = (folder.config, folder.status_file, folder.metrics, folder.report, folder.reserve)
+    own = (
+        *(folder.config, folder.status_file, folder.machine),
+        *(folder.metrics, folder.report, folder.reserve),
+    )
     litter = [part for path in own for part in path.parent.glob(f".{path.name}.*")]
     litter += [part for place in (folder.samples, folder.checkpoints) for part in place.rglob(".*")]
     for part in litter:

@@ -92,6 +92,7 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.start = self.path / "start"
         self.report = self.path / "report.json"
+        self.machine = self.path / "machine.json"
         self.log = self.path / "log.txt"
         self.stop_file = self.path / "stop"
         self.reserve = self.path / ".reserve"
