@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from trainers import run_folder
 from trainers.errors import FaultError
 from trainers.processes import process_alive
 from trainers.run_folder import (
@@ -40,6 +41,17 @@ def test_a_live_state_without_a_process_reads_interrupted(folder):
     process.wait()
     write_status(folder, state="running", pid=process.pid, pid_started=started)
     assert folder.status().state == "interrupted"
+
+
+def test_a_run_that_ends_while_it_is_looked_at_was_not_killed(folder, monkeypatch):
+    write_status(folder, state="running", pid=2**22 + 1, pid_identity="worker")
+
+    def ended(*process):
+        write_status(folder, state="succeeded", pid=2**22 + 1, pid_identity="worker")
+        return False
+
+    monkeypatch.setattr(run_folder, "process_alive", ended)
+    assert folder.status().state == "succeeded" and not folder.status().error
 
 
 def test_the_last_word_of_a_run_takes_the_reserve_that_its_folder_held(folder, monkeypatch):

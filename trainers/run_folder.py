@@ -146,8 +146,11 @@ class RunFolder:
         A live state without a live worker reads ``interrupted``, and so does a damaged record.
         """
         status = self._read_status()
-        if status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
-            return dataclasses.replace(status, state="interrupted", eta_seconds=None, error=KILLED)
+        while status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
+            later = self._read_status()  # between the two looks it may have said its last word, and ended
+            if later == status:
+                return dataclasses.replace(status, state="interrupted", eta_seconds=None, error=KILLED)
+            status = later
         if status.state == "running" and self.stop_requested():
             return dataclasses.replace(status, state="stopping")
         return status
