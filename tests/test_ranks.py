@@ -14,7 +14,7 @@ from trainers.core.share import WHOLE, Share
 from trainers.errors import FaultError, InputError
 from trainers.interruption import StopRequested
 from trainers.loop import Trainer
-from trainers.session import check_sharing
+from trainers.ranks import check_sharing
 
 SEVERAL_UPDATES = (
     "rsm_zeroth_order_flow",

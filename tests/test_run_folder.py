@@ -11,9 +11,11 @@ import sys
 import psutil
 import pytest
 
+from trainers import run_folder
 from trainers.errors import FaultError
 from trainers.processes import process_alive
 from trainers.run_folder import (
+    DAMAGED,
     RESERVE_BYTES,
     RunFolder,
     RunStatus,
@@ -39,6 +41,17 @@ def test_a_live_state_without_a_process_reads_interrupted(folder):
     process.wait()
     write_status(folder, state="running", pid=process.pid, pid_started=started)
     assert folder.status().state == "interrupted"
+
+
+def test_a_run_that_ends_while_it_is_looked_at_was_not_killed(folder, monkeypatch):
+    write_status(folder, state="running", pid=2**22 + 1, pid_identity="worker")
+
+    def ended(*process):
+        write_status(folder, state="succeeded", pid=2**22 + 1, pid_identity="worker")
+        return False
+
+    monkeypatch.setattr(run_folder, "process_alive", ended)
+    assert folder.status().state == "succeeded" and not folder.status().error
 
 
 def test_the_last_word_of_a_run_takes_the_reserve_that_its_folder_held(folder, monkeypatch):
@@ -91,11 +104,17 @@ def test_a_worker_that_died_after_a_stop_was_asked_for_is_told_so(folder, state)
     assert "memory" not in folder.status().error
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"state": "running", "unknown": 1}'])
-def test_damaged_or_foreign_status_files_are_survived(folder, content):
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "[" * 100_000, '{"state": "queued"}', '{"pid": 1}'])
+def test_a_damaged_status_says_so(folder, content):
     folder.path.mkdir()
+    assert folder.status() == RunStatus(), "none is no damage"
     folder.status_file.write_text(content, encoding="utf-8")
-    assert folder.status().state in ("new", "interrupted")
+    assert folder.status().state == "interrupted" and folder.status().error == DAMAGED
+
+
+def test_what_a_later_version_adds_to_a_status_is_no_damage(folder):
+    write_status(folder, state="succeeded", unknown=1)
+    assert folder.status() == RunStatus(state="succeeded")
 
 
 def test_torn_lines_are_left_out_and_closed(tmp_path):

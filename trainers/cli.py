@@ -1,6 +1,7 @@
 """The command line. Settings are checked before anything heavy is imported.
 
-Exit codes: 0 done, 2 wrong input, 1 fault. A sentence goes to the screen, a traceback to ``log.txt``.
+Exit codes: 0 done, 1 fault, 2 wrong input, 3 another process is at work on the run. A sentence goes to the
+screen, a traceback to ``log.txt``.
 """
 
 from __future__ import annotations

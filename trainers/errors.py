@@ -32,5 +32,11 @@ class InputError(StudioError):
         return "\n".join(self.problems)
 
 
+class BusyError(InputError):
+    """Another process is at work on the run, which is no end of it."""
+
+    exit_code = 3
+
+
 class FaultError(StudioError):
     """The request was sound but the machine failed it: a damaged file, a full disk, a non-finite value."""

@@ -7,6 +7,8 @@ import resource
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,6 +17,7 @@ from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.launch import launched, local_rank, processes_here
 from trainers.lending import gpu_is_real
+from trainers.run_folder import fitting, read_json, write_json
 
 CACHED_PICTURES = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,6 +59,45 @@ def choose_dtype(config: RunConfig, device: str) -> torch.dtype:
     return torch.bfloat16 if native_bfloat16() else torch.float32
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a run's first session found, recorded for those that follow.
+
+    Attributes:
+        device: Kind of device, ``cpu`` or ``cuda``.
+        dtype: Precision, a key of ``DTYPES``.
+        threads: CPU threads of each process.
+    """
+
+    device: str = ""
+    dtype: str = ""
+    threads: int = 0
+
+
+def settled(config: RunConfig, device: str, record: Path) -> RunConfig:
+    """Return settings with the precision and the threads that the run's first session had, and record them.
+
+    Both decide the last bits of every picture, and what is left to the machine may be another on the next
+    one. Another kind of device has a precision of its own.
+
+    Args:
+        config: The settings as asked for.
+        device: Where this session works.
+        record: The run's record of its machine.
+
+    Raises:
+        FaultError: The record cannot be written.
+    """
+    first = Machine(**fitting(read_json(record) or {}, Machine))
+    kind, dtype = device.partition(":")[0], first.dtype
+    if config.dtype != "auto" or first.device != kind or dtype not in DTYPES:
+        dtype = str(choose_dtype(config, device)).removeprefix("torch.")
+    threads = config.threads or max(0, first.threads) or _own_cores()
+    if (now := Machine(kind, dtype, threads)) != first:
+        write_json(record, asdict(now))
+    return replace(config, dtype=dtype, threads=threads)
+
+
 def native_bfloat16() -> bool:
     """Return whether this CPU multiplies bfloat16 in hardware."""
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
@@ -81,9 +123,13 @@ def decoding_batch(device: torch.device, limit: int) -> int:
 
 def use_threads(config: RunConfig) -> int:
     """Set and return the number of CPU threads; by default this process's share of the cores."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(config.threads or max(1, available // processes_here()))
+    torch.set_num_threads(config.threads or _own_cores())
     return torch.get_num_threads()
+
+
+def _own_cores() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // processes_here())
 
 
 def quiet_libraries() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from trainers.adapter_file import WEIGHTS, checked_start
 from trainers.coercion import from_mapping
@@ -20,13 +22,16 @@ from trainers.run_folder import RunFolder, atomic_write
 def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
     """Create the folder of a new run.
 
+    A LoRA that already lies in the run's ``start`` folder is what training begins from: whoever queued the
+    run copied it there when it was asked for.
+
     Raises:
         InputError: The folder already holds another run or other files, or the LoRA that training is to begin
             from is missing or does not fit.
         FaultError: The folder cannot be written.
     """
     folder = RunFolder(path)
-    beginning = checked_start(config) if config.start_adapter else None
+    beginning = _beginning(folder, config) if config.start_adapter else None
     if folder.exists():
         raise InputError(
             f"{folder.path} already holds a run. Choose another --out, or continue it with: "
@@ -38,6 +43,11 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
         atomic_write(folder.start / WEIGHTS, beginning.read_bytes())
     atomic_write(folder.config, config.to_json())
     return folder
+
+
+def _beginning(folder: RunFolder, config: RunConfig) -> Path:
+    kept = (folder.start / WEIGHTS).is_file()
+    return checked_start(dataclasses.replace(config, start_adapter=str(folder.start)) if kept else config)
 
 
 def existing(path: str | os.PathLike) -> RunFolder:
@@ -102,7 +112,10 @@ def _forget_old_stop(folder: RunFolder) -> None:
 
 def _sweep(folder: RunFolder) -> None:
     """Remove the half-written files of a killed worker; not those of the app, which may be writing now."""
-    own = (folder.config, folder.status_file, folder.metrics, folder.report, folder.reserve)
+    own = (
+        *(folder.config, folder.status_file, folder.machine),
+        *(folder.metrics, folder.report, folder.reserve),
+    )
     litter = [part for path in own for part in path.parent.glob(f".{path.name}.*")]
     litter += [part for place in (folder.samples, folder.checkpoints) for part in place.rglob(".*")]
     for part in litter:

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from trainers.config import RunConfig
 from trainers.core.share import Share
-from trainers.errors import FaultError, StudioError
+from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
 from trainers.interruption import OutOfTime, StopRequested
 from trainers.launch import launched
@@ -164,6 +165,19 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def check_sharing(config: RunConfig, ranks: Ranks) -> None:
+    """Refuse a rollout that cannot be dealt out evenly.
+
+    Raises:
+        InputError: The number of prompts is no multiple of that of the processes.
+    """
+    if config.prompts_per_update % ranks.count:
+        raise InputError(
+            f"'prompts_per_update' is {config.prompts_per_update}, which {ranks.count} processes cannot "
+            f"share evenly; choose a multiple of {ranks.count}, or another number of processes."
+        )
 
 
 def _portable(error: Exception) -> Exception:

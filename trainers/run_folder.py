@@ -8,6 +8,7 @@ meets half a file. What is left out on purpose: queues, owners and limits, which
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from trainers.errors import FaultError
 from trainers.processes import process_alive
 
 PHASES = ("load", "baseline", "train", "evaluate", "save", "done")
+STATES = ("new", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
 LIVE_STATES = ("running", "stopping")
 HEARTBEAT_SECONDS = 1.0
 RESERVE_BYTES = 32 * 1024
@@ -28,6 +30,9 @@ KILLED = (
 KILLED_STOPPING = (
     "The worker was asked to stop and ended without a word: one that does not react in time is killed."
 )
+DAMAGED = "What this run last said of itself, its status.json, is damaged, so how it ended is not known."
+_KINDS = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict}
+_LARGEST = 2**63  # more than an index, or anything that counts, can hold
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class RunStatus:
     """What a run is doing, as last written by its worker.
 
     Attributes:
-        state: ``new``, ``running``, ``stopping``, ``stopped``, ``succeeded``, ``failed`` or ``interrupted``.
+        state: One of ``STATES``.
         phase: One of ``PHASES``.
         updates: Optimiser steps taken.
         images_sampled: Pictures sampled for training so far.
@@ -90,6 +95,7 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.start = self.path / "start"
         self.report = self.path / "report.json"
+        self.machine = self.path / "machine.json"
         self.log = self.path / "log.txt"
         self.stop_file = self.path / "stop"
         self.reserve = self.path / ".reserve"
@@ -142,16 +148,32 @@ class RunFolder:
         return KILLED_STOPPING if self.stop_requested() else KILLED
 
     def status(self) -> RunStatus:
-        """Return the reconciled status: a live state without a live worker reads ``interrupted``."""
-        raw = read_json(self.status_file) or {}
-        known = _fitting(raw)
-        status = RunStatus(**known)
-        if status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
-            ended = {"state": "interrupted", "eta_seconds": None, "error": self.last_words()}
-            return RunStatus(**{**known, **ended})
+        """Return the reconciled status.
+
+        A live state without a live worker reads ``interrupted``, and so does a damaged record.
+        """
+        status = self._read_status()
+        while status.live and not process_alive(status.pid, status.pid_started, status.pid_identity):
+            later = self._read_status()  # between the two looks it may have said its last word, and ended
+            if later == status:
+                ended = {"state": "interrupted", "eta_seconds": None, "error": self.last_words()}
+                return dataclasses.replace(status, **ended)
+            status = later
         if status.state == "running" and self.stop_requested():
-            return RunStatus(**{**known, "state": "stopping"})
+            return dataclasses.replace(status, state="stopping")
         return status
+
+    def _read_status(self) -> RunStatus:
+        if not self.status_file.exists():
+            return RunStatus()
+        raw = read_json(self.status_file) or {}
+        known = fitting(raw, RunStatus)
+        status = RunStatus(**known)
+        wrong = [name for name in RunStatus.__dataclass_fields__ if name in raw and name not in known]
+        if not wrong and raw.get("state") in STATES and status.phase in PHASES:
+            return status
+        phase = status.phase if status.phase in PHASES else RunStatus.phase
+        return dataclasses.replace(status, state="interrupted", phase=phase, eta_seconds=None, error=DAMAGED)
 
     def write_status(self, status: RunStatus) -> None:
         """Replace the status.
@@ -185,14 +207,26 @@ def picture_name(side: str, index: int) -> str:
     return f"samples/{side}/{index:05d}.png"
 
 
-def _fitting(raw: dict) -> dict:
-    """Return the fields of a stored status whose values have the type that readers rely on."""
-    known = {}
-    for key, info in RunStatus.__dataclass_fields__.items():
-        value = raw.get(key)
-        if isinstance(value, str if isinstance(info.default, str) else (int, float)):
-            known[key] = value
-    return known
+def fitting(raw: dict, kind: type) -> dict:
+    """Return the entries of a stored record that have the type that readers rely on.
+
+    Args:
+        raw: The record as it was read.
+        kind: The dataclass whose fields it has; their types are those of ``_KINDS``, or None.
+    """
+    fields = dataclasses.fields(kind)
+    return {info.name: raw[info.name] for info in fields if info.name in raw and _fits(raw[info.name], info)}
+
+
+def _fits(value: object, info: dataclasses.Field) -> bool:
+    kind, _, empty = str(info.type).partition(" | ")
+    if value is None:
+        return empty == "None"
+    if isinstance(value, bool):  # which would also be a whole number
+        return kind == "bool"
+    if isinstance(value, int | float) and not abs(value) < _LARGEST:  # nor is anything "not a number"
+        return False
+    return isinstance(value, _KINDS[kind])
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -270,7 +304,7 @@ def read_json(path: Path) -> dict | None:
     """Return a JSON object, or None when the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainers.errors import InputError
+from trainers.errors import BusyError, InputError
 from trainers.run_folder import write_fault
 
 _PATIENCE_SECONDS = 2.0  # the system takes a moment to clear away a worker that was just killed
@@ -46,7 +46,8 @@ def hold(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder, which is created if need be, while the body runs.
 
     Raises:
-        InputError: Another process is at work on the run, or the path is a file.
+        BusyError: Another process is at work on the run.
+        InputError: The path is a file.
         FaultError: The folder cannot be written.
     """
     if folder.exists() and not folder.is_dir():
@@ -55,7 +56,7 @@ def hold(folder: Path) -> Iterator[None]:
     patience = time.monotonic() + _PATIENCE_SECONDS
     while descriptor is None:
         if time.monotonic() > patience:
-            raise InputError(f"The run in {folder} is still at work in another process.")
+            raise BusyError(f"The run in {folder} is still at work in another process.")
         time.sleep(0.05)
         descriptor = try_lock(folder)
     try:

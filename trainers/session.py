@@ -23,12 +23,12 @@ from trainers.adapter import load_adapter, reload_adapter, save_adapter
 from trainers.adapter_file import WEIGHTS
 from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
 from trainers.config import RunConfig
-from trainers.errors import FaultError, InputError, StudioError
+from trainers.errors import FaultError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
 from trainers.interruption import FINISHING_SECONDS, STOP_SECONDS, Interruption, OutOfTime, StopRequested
 from trainers.loading import load_trainer
 from trainers.loop import Trainer, UpdateMetrics
-from trainers.machine import choose_device, choose_dtype, quiet_libraries, use_threads
+from trainers.machine import choose_device, choose_dtype, quiet_libraries, settled, use_threads
 from trainers.models.base import PipelineModel
 from trainers.models.configured import configured
 from trainers.models.memory import EVERYTHING
@@ -36,7 +36,7 @@ from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS
 from trainers.probes import Probes
 from trainers.processes import process_age, process_identity
 from trainers.prompts import load_prompts
-from trainers.ranks import ALONE, Ranks
+from trainers.ranks import ALONE, Ranks, check_sharing
 from trainers.report import Comparison, verdict
 from trainers.run_folder import (
     HEARTBEAT_SECONDS,
@@ -156,13 +156,15 @@ class Session:
     # -- stages --------------------------------------------------------------------------------------
 
     def _load(self) -> tuple[Trainer, PipelineModel, Comparison]:
-        config, check = self.config, self.interruption.check
-        check_sharing(config, self.ranks)
+        check = self.interruption.check
+        check_sharing(self.config, self.ranks)
+        device, began = choose_device(self.config), self.folder.machine.exists()
+        config = settled(self.config, device, self.folder.machine)
         self.ranks.order("load", (config, str(self.folder.path)))
-        device = choose_device(config)
         quiet_libraries()
         precision, threads = choose_dtype(config, device), use_threads(config)
         several = "" if self.ranks.alone else f", {self.ranks.count} processes"
+        several += ", as when the run began" if began else ""
         self._log(f"device {device}, precision {precision}, {threads} threads{several}")
         heldout = load_prompts(config.heldout_prompts)
         scorer = ev.load_scorer(config, heldout, device)
@@ -375,15 +377,6 @@ def _undo(trainer: Trainer, undo: Checkpoint) -> None:
     """Go back to the rollout before, but keep to the micro-batch that memory has room for."""
     micro_batch = trainer.progress.micro_batch
     trainer.restore(replace(undo, progress=replace(undo.progress, micro_batch=micro_batch)))
-
-
-def check_sharing(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse a rollout that cannot be dealt out evenly."""
-    if config.prompts_per_update % ranks.count:
-        raise InputError(
-            f"'prompts_per_update' is {config.prompts_per_update}, which {ranks.count} processes cannot "
-            f"share evenly; choose a multiple of {ranks.count}, or another number of processes."
-        )
 
 
 def _memory_sentence(trainer: Trainer) -> str:

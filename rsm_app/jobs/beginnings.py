@@ -8,9 +8,10 @@ import dataclasses
 from pathlib import Path
 
 from rsm_app.jobs.store import Run, RunStore
-from trainers.adapter_file import checked_start
+from trainers.adapter_file import WEIGHTS, checked_start, find_adapter
 from trainers.config import RunConfig
 from trainers.errors import InputError
+from trainers.run_folder import atomic_write
 
 
 def resolved_start(store: RunStore, config: RunConfig, owner: str) -> RunConfig:
@@ -33,6 +34,21 @@ def resolved_start(store: RunStore, config: RunConfig, owner: str) -> RunConfig:
     config = dataclasses.replace(config, start_adapter=str(run.path))
     checked_start(config)
     return config
+
+
+def keep_start(run: Run, config: RunConfig) -> None:
+    """Copy what a new run begins from into its folder, for the other run may be gone when its turn comes.
+
+    Raises:
+        InputError: The other run is gone already.
+        FaultError: The disk is full.
+    """
+    if config.start_adapter:
+        try:
+            weights = find_adapter(config.start_adapter).read_bytes()
+        except OSError as error:
+            raise InputError("The LoRA that 'start_adapter' names cannot be read any more.") from error
+        atomic_write(run.folder.start / WEIGHTS, weights)
 
 
 def _may_read(run: Run, owner: str) -> bool:

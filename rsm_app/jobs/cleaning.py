@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rsm_app.jobs.index import Index, Row, folder_bytes
 from rsm_app.jobs.states import ENDED
-from rsm_app.jobs.store import RunStore
+from rsm_app.jobs.store import Run, RunStore
 from trainers.errors import FaultError
 from trainers.run_lock import try_lock, unlock
 
@@ -77,6 +77,21 @@ def _age(row: Row) -> tuple[float, str]:
 def _may_go(row: Row) -> bool:
     made_here = row.submitted > 0
     return made_here and row.state in ENDED and not row.pinned and not row.waits
+
+
+def why_it_stays(run: Run) -> str:
+    """Return a sentence on why a run may not be deleted now, and what to do first; empty when it may."""
+    state = run.status().state
+    if state == "queued":
+        return "This run waits in the queue. Take it out of the queue, then delete it."
+    if state not in ENDED:
+        return "This run is still at work. Stop it, then delete it."
+    if being_published(run.path):
+        return (
+            "This run is being published. Cancel that on the page Publish, or wait for its end, then "
+            "delete it."
+        )
+    return "This run is pinned, so that it stays. Unpin it, then delete it." if run.job().pinned else ""
 
 
 def being_published(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -16,10 +17,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rsm_app.jobs.states import ENDED, STATES, waiting
+from rsm_app.jobs.states import ENDED, waiting
 from rsm_app.jobs.store import Run, RunStore
 
-_VERSION = 2
+_VERSION = 3
 _RESCAN_SECONDS = 2.0
 _WATCHED = ("status.json", "job.json", "worker.json")
 
@@ -48,6 +49,7 @@ class Row:
         bytes: Size of its folder when it ended; 0 before.
         pinned: Whether clean-up leaves it alone.
         shared: Whether others than the owner may look at it.
+        holds: Whether it holds its device: it is at work, or a process of its latest worker still lives.
         stamp: Changes when its files do.
     """
 
@@ -70,6 +72,7 @@ class Row:
     bytes: int
     pinned: bool
     shared: bool
+    holds: bool
     stamp: str
 
     @property
@@ -98,8 +101,9 @@ class Page:
 
 
 _COLUMNS = tuple(info.name for info in fields(Row))
-_BOOLEAN = ("waits", "pinned", "shared")
-_MOVING = tuple(state for state in STATES if state not in ENDED)
+_BOOLEAN = ("waits", "pinned", "shared", "holds")
+_STILL = ", ".join(f"'{state}'" for state in ENDED)
+_MOVING = f" WHERE state NOT IN ({_STILL}) OR holds"
 
 
 class Index:
@@ -113,6 +117,7 @@ class Index:
         self._database: sqlite3.Connection | None = None
         self._scanned = -_RESCAN_SECONDS
         self._changed: int | None = None
+        self._unreadable: set[str] = set()
 
     def rows(
         self,
@@ -133,6 +138,10 @@ class Index:
         """
         where, values = _where(states=states, owner=owner, viewer=viewer)
         return self._attempt(lambda: self._read(where, values, limit, scan=scan))
+
+    def moving(self) -> list[Row]:
+        """Return the runs that wait, work, or have ended but for a process, newest first."""
+        return self._attempt(lambda: self._read(_MOVING, ()))
 
     def row(self, run_id: str) -> Row | None:
         """Return one run, or None when there is no such run."""
@@ -171,7 +180,7 @@ class Index:
 
     def note(self, run: Run) -> None:
         """Read one run's folder again."""
-        self._attempt(lambda: self._store_row(run.id))
+        self._attempt(lambda: self._update_row(run.id))
 
     def close(self) -> None:
         """Close the database."""
@@ -250,13 +259,9 @@ class Index:
             changed = os.stat(self._store.root).st_mtime_ns
         except OSError:
             changed = None
-        moving = self._database.execute(
-            f"SELECT id, state, stamp FROM runs WHERE state IN ({', '.join('?' * len(_MOVING))})", _MOVING
-        )
-        stale = {  # what waits has no process that could vanish, so its files say all
-            name
-            for name, state, stamp in moving
-            if state != "queued" or stamp != _stamp(self._store.root / name)
+        moving = self._database.execute(f"SELECT id, holds, stamp FROM runs{_MOVING}")
+        stale = {  # what only waits has no process that could vanish, so its files say all
+            name for name, holds, stamp in moving if holds or stamp != _stamp(self._store.root / name)
         }
         if scan or changed != self._changed or time.monotonic() - self._scanned > _RESCAN_SECONDS:
             known = dict(self._database.execute("SELECT id, stamp FROM runs"))
@@ -265,7 +270,19 @@ class Index:
             stale |= known.keys() - set(present)
             self._scanned, self._changed = time.monotonic(), changed
         for name in stale:
+            self._update_row(name)
+
+    def _update_row(self, name: str) -> None:
+        """Bring one row up to date; what no reader expects in one folder must not hide the others."""
+        try:
             self._store_row(name)
+            self._unreadable.discard(name)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception:
+            if name not in self._unreadable:
+                logging.getLogger(__name__).exception("The run %s cannot be listed.", name)
+            self._unreadable.add(name)
 
     def _store_row(self, name: str) -> None:
         run = self._store.run(name)
@@ -302,6 +319,7 @@ class Index:
             bytes=folder_bytes(run.path) if status.state in ENDED else 0,
             pinned=job.pinned,
             shared=job.shared,
+            holds=status.live or worker.alive,
             stamp=stamp,
         )
 

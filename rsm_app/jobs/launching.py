@@ -6,6 +6,7 @@ import time
 
 from rsm_app.jobs import workers, zero_gpu
 from rsm_app.jobs.devices import CPU, processes, visibility
+from rsm_app.jobs.states import at_work
 from rsm_app.jobs.store import Run
 from trainers.lending import on_zero_gpu
 from trainers.processes import process_age
@@ -28,15 +29,16 @@ def launch(run: Run, ticket: int, device: str) -> None:
         zero_gpu.launch(run, ticket, device)
     else:
         settings = run.settings()
-        asked = str(settings.get("device", "auto"))
-        count = processes(asked, device, int(settings.get("prompts_per_update", 1)))
+        asked, prompts = str(settings.get("device", "auto")), settings.get("prompts_per_update")
+        # What cannot be right is the worker's to refuse, in a sentence.
+        count = processes(asked, device, prompts if isinstance(prompts, int) else 1)
         workers.launch(run, ticket, device, visibility(asked, device), count)
 
 
 def age(run: Run, status: RunStatus) -> float:
     """Return the seconds since a run's worker began."""
     worker = run.worker()
-    return time.time() - worker.pid_started if worker.in_app else process_age(status.pid or worker.pid)
+    return time.time() - worker.pid_started if worker.in_app else process_age(at_work(status, worker)[0])
 
 
 def taken(run: Run) -> bool:

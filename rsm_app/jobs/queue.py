@@ -33,7 +33,7 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 
 def ready(
-    waiting: Sequence[Row], live: Sequence[Row], devices: Sequence[str], running_cap: float
+    waiting: Sequence[Row], holding: Sequence[Row], devices: Sequence[str], running_cap: float
 ) -> Iterator[tuple[Row, str]]:
     """Yield the runs that may start now and where, first come first served.
 
@@ -41,12 +41,12 @@ def ready(
 
     Args:
         waiting: The queue in order.
-        live: The runs at work.
+        holding: The runs that hold a device: those at work, and those whose processes are not gone yet.
         devices: All devices.
         running_cap: Runs of one owner at the same time; 0 for any number.
     """
-    taken = {row.device or devices[0] for row in live}
-    owners = Counter(row.owner for row in live)
+    taken = {row.device or devices[0] for row in holding}
+    owners = Counter(row.owner for row in holding)
     for row in waiting:
         if taken.issuperset(devices):
             return

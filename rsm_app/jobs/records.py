@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from trainers.processes import process_alive
-from trainers.run_folder import read_json
+from trainers.run_folder import fitting, read_json
 
 Record = TypeVar("Record")
 
@@ -46,10 +45,11 @@ class Worker:
     Attributes:
         ticket: The ticket that it was started for.
         device: Where it works.
-        seen: The ``pid_identity`` in ``status.json`` before it was started; once that differs, it has spoken.
+        seen: The ``states.mark`` of ``status.json`` before it was started; once that differs, it has spoken.
         pid: Its process id; 0 while none is known.
         pid_started: Its start time in seconds since 1970.
         pid_identity: What tells it apart, see ``trainers.processes``.
+        log_start: Bytes that earlier processes had written to ``worker.txt``; its own words follow.
         exit_code: What it returned; negative for a signal, None while unknown.
         in_app: Whether it is a thread of the app, see ``zero_gpu``; then ``pid`` is the app's, and
             ``pid_started`` is when the thread began.
@@ -61,6 +61,7 @@ class Worker:
     pid: int = 0
     pid_started: float = 0.0
     pid_identity: str = ""
+    log_start: int = 0
     exit_code: int | None = None
     in_app: bool = False
 
@@ -72,11 +73,4 @@ class Worker:
 
 def read_record(path: Path, kind: type[Record]) -> Record:
     """Read a record, with its defaults for what is missing or of another type."""
-    raw, values = read_json(path) or {}, {}
-    for info in dataclasses.fields(kind):
-        value = raw.get(info.name)
-        usual = {} if info.name == "limits" else info.default
-        number = isinstance(usual, int | float) or usual is None
-        if isinstance(value, (int, float) if number else type(usual)):
-            values[info.name] = value
-    return kind(**values)
+    return kind(**fitting(read_json(path) or {}, kind))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from rsm_app.jobs.records import Job, Worker
 from trainers.errors import FaultError
-from trainers.run_folder import RunFolder, RunStatus
+from trainers.run_folder import DAMAGED, RunFolder, RunStatus
 from trainers.run_lock import try_lock, unlock
 
 STATES = ("queued", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
@@ -37,7 +37,7 @@ def reconcile(folder: RunFolder, job: Job, worker: Worker, last_words: Callable[
         folder: What the worker wrote.
         job: The app's record.
         worker: The process that was last started.
-        last_words: Returns the last lines that process printed.
+        last_words: Returns the last lines that this process printed.
     """
     status = folder.status()
     if status.live:
@@ -77,13 +77,28 @@ def waiting(status: RunStatus, job: Job, worker: Worker) -> bool:
 
 
 def spoken(status: RunStatus, worker: Worker) -> bool:
-    """Whether the recorded worker has written its first status.
+    """Whether the recorded worker has written its first status."""
+    return mark(status, worker.in_app) != worker.seen
 
-    Of a thread of the app other processes write, any number of them, and the next thread may meet the same.
+
+def mark(status: RunStatus, in_app: bool) -> str:
+    """Return what is another in the first status of a worker that begins now.
+
+    A worker process is known by its identity. For a thread of the app other processes write, any number of
+    them, which the next thread may meet again; but no two statuses have the same time, however clocks are
+    set.
     """
-    if worker.in_app:
-        return status.heartbeat >= worker.pid_started
-    return status.pid_identity != worker.seen
+    return str(status.heartbeat) if in_app else status.pid_identity
+
+
+def at_work(status: RunStatus, worker: Worker) -> tuple[int, str]:
+    """Return the process that does the work of a live run, as pid and identity.
+
+    It is the first of several where a launcher started them, and the recorded worker until it has spoken.
+    """
+    if spoken(status, worker) and status.pid_identity:
+        return status.pid, status.pid_identity
+    return worker.pid, worker.pid_identity
 
 
 def _between_chunks(status: RunStatus, worker: Worker) -> bool:
@@ -119,7 +134,7 @@ def _after_silence(status: RunStatus, worker: Worker, words: list[str], killed: 
     )
     if refused:
         return _ended(status, "failed", _said(words) or "The worker ended at once and left no message.")
-    return _ended(status, "interrupted", killed)
+    return _ended(status, "interrupted", DAMAGED if status.error == DAMAGED else killed)
 
 
 def _said(words: list[str]) -> str:

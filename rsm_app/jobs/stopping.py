@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rsm_app.jobs.records import Worker
+from rsm_app.jobs.states import at_work
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.workers import kill_tree, terminate
 from trainers.interruption import FINISHING_SECONDS, STOP_SECONDS
@@ -51,13 +53,12 @@ class Escalation:
             status, worker = run.status(), run.worker()
             if status.state != "stopping":
                 continue
-            spoke = status.pid_identity not in ("", worker.seen)
-            pid, identity = (status.pid, status.pid_identity) if spoke else (worker.pid, worker.pid_identity)
+            pid, identity = at_work(status, worker)
             present.add((pid, identity))
-            self._act(pid, identity, status)
+            self._act(pid, identity, status, worker)
         self._patience = {key: value for key, value in self._patience.items() if key in present}
 
-    def _act(self, pid: int, identity: str, status: RunStatus) -> None:
+    def _act(self, pid: int, identity: str, status: RunStatus, worker: Worker) -> None:
         now = time.monotonic()
         patience = self._patience.setdefault((pid, identity), _Patience(now + self._grace))
         if not patience.heard and status.phase in _FINISHING:
@@ -66,6 +67,8 @@ class Escalation:
         if now < patience.until:
             return
         if patience.terminated:
+            if not worker.in_app:  # a launcher, whose tree has the other processes of the run
+                kill_tree(worker.pid, worker.pid_identity)
             kill_tree(pid, identity)
             return
         terminate(pid, identity)

@@ -21,11 +21,12 @@ from rsm_app.jobs.places import ROOT as ROOT
 from rsm_app.jobs.places import runs_directory
 from rsm_app.jobs.records import Job, Worker, read_record
 from rsm_app.jobs.states import reconcile, resumable
-from trainers.errors import FaultError
+from trainers.errors import BusyError, FaultError
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 LOG_LINES = 40
 ORIGIN = "imported.json"  # says where a run that was brought from the Hub came from
+_LAST_WORDS = 12
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOG_TAIL_BYTES = 65536
 
@@ -84,27 +85,50 @@ class Run:
         """Record the worker process; errors as in ``change_job``."""
         write_json(self.worker_file, dataclasses.asdict(worker))
 
+    def note_end(self, worker: Worker, code: int) -> None:
+        """Record what a worker returned, unless another one was started since; takes the store's lock.
+
+        One that met another process at work in the folder is no more the run's worker: that one may be.
+
+        Raises:
+            FaultError: The disk is full or the folder cannot be written.
+        """
+        if not self.exists():
+            return
+        with RunStore(self.path.parent).lock():
+            recorded = self.worker()
+            newer = recorded.ticket != worker.ticket or recorded.pid not in (0, worker.pid)
+            if self.exists() and not newer:
+                known = {"pid": 0} if code == BusyError.exit_code else {"exit_code": code}
+                self.write_worker(dataclasses.replace(worker, **known))
+
     def status(self) -> RunStatus:
         """Return what the run is doing, reconciled with the processes that exist; see ``states``."""
-        return reconcile(self.folder, self.job(), self.worker(), lambda: self.log_tail(12, words=True))
+        worker = self.worker()
+        return reconcile(self.folder, self.job(), worker, lambda: self._last_words(worker))
+
+    def log_size(self) -> int:
+        """Return how many bytes worker processes have printed so far."""
+        try:
+            return self.worker_log.stat().st_size
+        except OSError:
+            return 0
+
+    def _last_words(self, worker: Worker) -> list[str]:
+        return _without_traceback(_tail(self.worker_log, worker.log_start))[-_LAST_WORDS:]
 
     def resumable(self, status: RunStatus | None = None) -> bool:
         """Whether the run ended early and can go on, from its last checkpoint or from its beginning."""
         return resumable(self.folder, status or self.status())
 
-    def log_tail(self, lines: int = LOG_LINES, words: bool = False) -> list[str]:
-        """Return the last lines of the run's log, tracebacks cut down to their message.
+    def log_tail(self, lines: int = LOG_LINES) -> list[str]:
+        """Return the last lines of the run's log, else of what its worker printed; tracebacks cut down.
 
         Args:
             lines: How many.
-            words: Whether what the process itself printed comes before the log.
         """
-        files = (self.folder.log, self.worker_log)
-        for path in reversed(files) if words else files:
-            told = _without_traceback(_tail(path))
-            if told:
-                return told[-lines:]
-        return []
+        told = _without_traceback(_tail(self.folder.log)) or _without_traceback(_tail(self.worker_log))
+        return told[-lines:]
 
 
 class RunStore:
@@ -169,11 +193,12 @@ def default_store() -> RunStore:
     return RunStore(runs_directory())
 
 
-def _tail(path: Path) -> list[str]:
+def _tail(path: Path, start: int = 0) -> list[str]:
+    """Return the last lines of a file, from a byte on."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
+            file.seek(max(start, file.tell() - _LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return []

@@ -8,6 +8,7 @@ the app to stay alive: workers go on by themselves, and the queue waits in the f
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import shutil
 import sqlite3
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rsm_app.jobs import cleaning, zero_gpu
-from rsm_app.jobs.beginnings import resolved_start
+from rsm_app.jobs.beginnings import keep_start, resolved_start
 from rsm_app.jobs.devices import devices
 from rsm_app.jobs.extending import longer
 from rsm_app.jobs.index import Index, Row
@@ -25,7 +26,7 @@ from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
 from rsm_app.jobs.permission import check_settings
 from rsm_app.jobs.queue import Place, in_order, places, ready
-from rsm_app.jobs.states import ENDED, spoken
+from rsm_app.jobs.states import ENDED, at_work, spoken
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
 from rsm_app.jobs.workers import terminate
@@ -103,6 +104,7 @@ class Supervisor:
             if prompts is not None:
                 atomic_write(run.prompts, prompts)
                 config = dataclasses.replace(config, prompts=str(run.prompts))
+            keep_start(run, config)
             run.change_job(owner=owner, submitted=time.time(), ticket=self.index.last_ticket() + 1)
             atomic_write(run.request, config.to_json())  # last: only now is it a run
         except StudioError:
@@ -162,6 +164,8 @@ class Supervisor:
             run = self._existing(run_id)
             if run.status().state not in ENDED:
                 raise InputError("This run has not ended yet; stop it first, or wait until it ends.")
+            if not run.settings():
+                raise InputError("The settings of this run are damaged, so it cannot be trained more.")
             more = longer(run, seconds)
             self._check_budget(more.worker_seconds)
             from_mapping(run.settings() | dict(more.limits))
@@ -179,7 +183,7 @@ class Supervisor:
         self._check_room(job.owner)
         run.change_job(
             submitted=job.submitted or time.time(),
-            ticket=self.index.last_ticket() + 1,
+            ticket=max(self.index.last_ticket(), run.worker().ticket) + 1,  # never one that is used up
             withdrawn=False,
             limits=limits,
         )
@@ -207,17 +211,16 @@ class Supervisor:
 
     def pin(self, run_id: str, pinned: bool = True) -> Run:
         """Keep a run from being cleaned away, or allow it again; errors as in ``stop``."""
-        with self.store.lock():
-            run = self._existing(run_id)
-            run.change_job(pinned=pinned)
-            self._note(run)
-        return run
+        return self._change(run_id, pinned=pinned)
 
     def share(self, run_id: str, shared: bool = True) -> Run:
         """Let everybody who has a run's id look at it, or only its owner again; errors as in ``stop``."""
+        return self._change(run_id, shared=shared)
+
+    def _change(self, run_id: str, **changes) -> Run:
         with self.store.lock():
             run = self._existing(run_id)
-            run.change_job(shared=shared)
+            run.change_job(**changes)
             self._note(run)
         return run
 
@@ -228,18 +231,8 @@ class Supervisor:
             InputError: There is no such run, it waits, works or is being published, or it is pinned.
         """
         run = self._existing(run_id)
-        state = run.status().state
-        if state == "queued":
-            raise InputError("This run waits in the queue. Take it out of the queue, then delete it.")
-        if state not in ENDED:
-            raise InputError("This run is still at work. Stop it, then delete it.")
-        if cleaning.being_published(run.path):
-            raise InputError(
-                "This run is being published. Cancel that on the page Publish, or wait for its end, then "
-                "delete it."
-            )
-        if run.job().pinned:
-            raise InputError("This run is pinned, so that it stays. Unpin it, then delete it.")
+        if refusal := cleaning.why_it_stays(run):
+            raise InputError(refusal)
         return run
 
     def delete(self, run_id: str) -> None:
@@ -292,7 +285,7 @@ class Supervisor:
         """Return where a waiting run stands, as of at most half a second ago; None if it does not wait."""
         if time.monotonic() - self._placed > _TICK_SECONDS:
             self._placed = time.monotonic()
-            moving = self.index.rows((*LIVE, "queued"))
+            moving = self.index.moving()
             live = [row for row in moving if row.state in LIVE]
             self._places = places(in_order(moving), live, self._devices)
         return self._places.get(run_id)
@@ -325,10 +318,9 @@ class Supervisor:
         """Do whatever is due: start the next runs, end those whose time or room is over, clean up."""
         try:
             with self._moving, self.store.lock():
-                moving = self.index.rows((*LIVE, "queued"))
-                live = [row for row in moving if row.state in LIVE]
-                self._watch(live)
-                self.trouble = self._start_ready(in_order(moving), live)
+                moving = self.index.moving()
+                self._watch([row for row in moving if row.state in LIVE])
+                self.trouble = self._start_ready(in_order(moving), [row for row in moving if row.holds])
                 if time.monotonic() - self._cleaned > _CLEANING_SECONDS:
                     self._cleaned = time.monotonic()
                     cleaning.enforce_quota(self.store, self.index, self.limits.disk_mb)
@@ -336,9 +328,20 @@ class Supervisor:
             self.trouble = str(error)
         except (OSError, sqlite3.Error) as error:
             self.trouble = f"The runs directory cannot be used: {error}. It is tried again."
+        except Exception as error:  # a defect, or a machine at its end; the next tick may do better
+            self._unexpected(error)
 
-    def _start_ready(self, queue: list[Row], live: list[Row]) -> str:
-        chosen = list(ready(queue, live, self._devices, self.limits.owner_running))
+    def _unexpected(self, error: Exception) -> None:
+        trouble = (
+            f"Something unexpected keeps the queue from moving ({type(error).__name__}: {error}). It is "
+            "tried again; the app's log tells more."
+        )
+        if trouble != self.trouble:  # once, not at every tick
+            logging.getLogger(__name__).error("The queue could not be moved.", exc_info=error)
+        self.trouble = trouble
+
+    def _start_ready(self, queue: list[Row], holding: list[Row]) -> str:
+        chosen = list(ready(queue, holding, self._devices, self.limits.owner_running))
         if not chosen:
             return ""
         if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
@@ -369,8 +372,7 @@ class Supervisor:
         try:
             run.folder.request_stop(reason)
         except FaultError:  # no room even for the file
-            status, worker = run.status(), run.worker()
-            pid, identity = status.pid or worker.pid, status.pid_identity or worker.pid_identity
+            pid, identity = at_work(run.status(), run.worker())
             terminate(pid, identity)
             if not pid:
                 raise

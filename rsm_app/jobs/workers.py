@@ -19,6 +19,7 @@ import psutil
 
 from rsm_app.jobs.environment import worker_environment
 from rsm_app.jobs.records import Worker
+from rsm_app.jobs.states import mark
 from rsm_app.jobs.store import ROOT, Run
 from trainers.errors import FaultError, StudioError
 from trainers.launch import launcher
@@ -40,7 +41,14 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str], pro
     Raises:
         FaultError: The record or the process could not be made; the run goes on waiting.
     """
-    worker = Worker(ticket=ticket, device=device, seen=run.folder.status().pid_identity)
+    earlier = run.worker()
+    again = earlier.ticket == ticket  # its process is not known: it may have spoken since this was decided
+    worker = Worker(
+        ticket=ticket,
+        device=device,
+        seen=earlier.seen if again else mark(run.folder.status(), in_app=False),
+        log_start=run.log_size(),
+    )
     with contextlib.suppress(OSError):
         run.folder.stop_file.unlink(missing_ok=True)
     run.write_worker(worker)  # from here on a reader knows that there may be one
@@ -52,15 +60,21 @@ def launch(run: Run, ticket: int, device: str, variables: Mapping[str, str], pro
         pid_started=_be_polite(process.pid),
         pid_identity=process_identity(process.pid),
     )
-    threading.Thread(target=_reap, args=(process, run, worker), daemon=True).start()
-    run.write_worker(worker)
+    try:
+        run.write_worker(worker)
+    finally:
+        with contextlib.suppress(RuntimeError):  # no thread to be had: its end shows all the same
+            threading.Thread(target=_reap, args=(process, run, worker), daemon=True).start()
 
 
 def _words(run: Run) -> list[str]:
     if not run.folder.exists():
         return ["train", "--config", str(run.request), "--out", str(run.path)]
-    limits = [f"--{name.replace('_', '-')}={value:g}" for name, value in run.job().limits.items()]
-    return ["resume", str(run.path), *limits]
+    limits = {name: value for name, value in run.job().limits.items() if isinstance(value, int | float)}
+    return [
+        *("resume", str(run.path)),
+        *(f"--{name.replace('_', '-')}={value:g}" for name, value in limits.items()),
+    ]
 
 
 def _start(run: Run, words: list[str], environment: dict[str, str]) -> subprocess.Popen:
@@ -97,9 +111,7 @@ def _reap(process: subprocess.Popen, run: Run, worker: Worker) -> None:
     """Wait for a child so that it never lingers as a zombie, and note how it ended."""
     code = process.wait()
     with contextlib.suppress(StudioError):
-        recorded = run.worker()
-        if recorded.pid in (0, worker.pid) and recorded.ticket == worker.ticket and run.exists():
-            run.write_worker(dataclasses.replace(worker, exit_code=code))
+        run.note_end(worker, code)
 
 
 def terminate(pid: int, identity: str) -> None:

@@ -10,7 +10,6 @@ out: outliving the app. A run whose app was restarted is ``interrupted`` and res
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import threading
@@ -20,9 +19,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from rsm_app.jobs.records import Worker
+from rsm_app.jobs.states import mark
 from rsm_app.jobs.store import Run
 from trainers.coercion import from_mapping
-from trainers.errors import InputError, StudioError
+from trainers.errors import FaultError, InputError, StudioError
 from trainers.lending import on_zero_gpu
 from trainers.opening import start
 from trainers.processes import process_identity
@@ -31,6 +31,7 @@ from trainers.run_folder import RunFolder, read_json
 SECONDS = "RSM_ZERO_GPU_SECONDS"
 _USUAL_SECONDS = 60.0
 _MARGIN_SECONDS = 5.0  # of a chunk's time, for the fork and for moving to the GPU
+_AGAIN_SECONDS = 5.0
 _visitors: dict[str, object] = {}
 
 
@@ -61,14 +62,25 @@ def launch(run: Run, ticket: int, device: str) -> None:
     Raises:
         FaultError: The record could not be made; the run goes on waiting.
     """
-    pid = os.getpid()
+    pid, earlier = os.getpid(), run.worker()
     worker = Worker(
-        ticket, device, "", pid, pid_started=time.time(), pid_identity=process_identity(pid), in_app=True
+        ticket,
+        device,
+        seen=mark(run.folder.status(), in_app=True),
+        pid=pid,
+        pid_started=time.time(),
+        pid_identity=process_identity(pid),
+        log_start=run.log_size(),
+        in_app=True,
     )
     with contextlib.suppress(OSError):
         run.folder.stop_file.unlink(missing_ok=True)
     run.write_worker(worker)
-    threading.Thread(target=_work, args=(run, worker), name=f"borrow-{run.id}", daemon=True).start()
+    try:
+        threading.Thread(target=_work, args=(run, worker), name=f"borrow-{run.id}", daemon=True).start()
+    except RuntimeError as error:
+        run.write_worker(earlier)
+        raise FaultError(f"Could not start to work on a run: {error}. It is tried again.") from error
 
 
 def _work(run: Run, worker: Worker) -> None:
@@ -84,9 +96,15 @@ def _work(run: Run, worker: Worker) -> None:
         code, words = 1, f"No GPU was lent, or it was taken away: {error}. Resume the run to go on."
     with contextlib.suppress(OSError), open(run.worker_log, "a", encoding="utf-8") as log:
         log.write(f"Error: {words}\n" if words else "")
-    with contextlib.suppress(StudioError):
-        if run.exists():
-            run.write_worker(dataclasses.replace(worker, exit_code=code))
+    _note_end(run, worker, code)
+
+
+def _note_end(run: Run, worker: Worker, code: int) -> None:
+    """Record how the work on a run ended, however long the disk is full: until then it holds the device."""
+    while True:
+        with contextlib.suppress(StudioError):
+            return run.note_end(worker, code)
+        time.sleep(_AGAIN_SECONDS)
 
 
 def _borrow(folder: RunFolder, limits: dict) -> tuple[int, str]:

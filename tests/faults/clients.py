@@ -82,7 +82,7 @@ class Notes:
 
     polls: list[float] = field(default_factory=list)
     submitted: list[str] = field(default_factory=list)
-    stops: int = 0
+    stops: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -121,7 +121,7 @@ class Client(threading.Thread):
         elif chance < 0.06:
             self._call("stop", [self._run_id])
             with self._notes.lock:
-                self._notes.stops += 1
+                self._notes.stops.append(self._run_id)
         started = time.perf_counter()
         *_, ticket = self._direct("poll", [self._run_id, None])
         if ticket != self._ticket:
@@ -209,7 +209,8 @@ def _figures(store: RunStore, notes: Notes, growth: float, used: float) -> dict:
     polls = sorted(notes.polls) or [float("inf")]
     return {
         "submitted": len(notes.submitted),
-        "stops": notes.stops,
+        "stops": len(notes.stops),
+        "unheeded": sum(store.run(name).status().state in ("queued", "running") for name in set(notes.stops)),
         "polls": len(notes.polls),
         "poll_p50_ms": polls[len(polls) // 2],
         "poll_p99_ms": polls[min(len(polls) - 1, int(0.99 * len(polls)))],
@@ -229,7 +230,7 @@ def _figures(store: RunStore, notes: Notes, growth: float, used: float) -> dict:
 
 def whole(figures: dict) -> bool:
     """Whether nothing was lost, doubled or wrong."""
-    wrong = ("errors", "lost", "doubled", "unknown_states")
+    wrong = ("errors", "lost", "doubled", "unknown_states", "unheeded")
     return not any(figures[name] for name in wrong) and figures["at_work"] <= 1
 
 

@@ -1,13 +1,15 @@
 """Kill workers and the app at random moments of real runs, check what is left, and resume until all are done.
 
 ``python -m tests.faults.kills --kills 200`` prints the tally and returns 1 if anything was lost, wrong or
-different. Every run must end exactly like an uninterrupted run of the same settings.
+different. Every run must end exactly like an uninterrupted run of the same settings; some are then given more
+time, are killed during that too, and must have gone on from there.
 """
 
 import argparse
 import dataclasses
 import json
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -23,14 +25,18 @@ from tests.faults.headless import Headless
 from tests.faults.sessions import ADAPTER, tiny_config
 from tests.jobs.small_runs import end_workers, wait_for
 from trainers.checkpoint import load_latest
+from trainers.errors import FaultError
 from trainers.processes import process_alive
-from trainers.run_folder import read_json, read_lines
+from trainers.run_folder import RunFolder, read_json, read_lines
 
 KINDS = (
     ("rsm_zeroth_order_flow", {}),
     ("rsm_first_order_flow", {"updates_per_rollout": 2}),
     ("rsm_zeroth_order_flow", {"updates_per_rollout": 2, "seed": 5}),
+    ("rsm_zeroth_order_flow", {"threads": 0, "dtype": "auto", "probe_every": 2}),  # as shipped: every core
+    ("rsm_zeroth_order_diffusion", {"model": "tiny-diffusion"}),
 )
+MORE_SECONDS = 15.0
 _TOLD = ("before", "after", "paired", "drift", "updates", "images_sampled", "network_evaluations")
 
 
@@ -41,6 +47,7 @@ class Tally:
     worker_kills: int = 0
     app_kills: int = 0
     runs: int = 0
+    extended: int = 0
     resumes: int = 0
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -61,8 +68,9 @@ class Tally:
         """The figures, and every complaint."""
         lines = [
             f"{self.kills} kills ({self.worker_kills} of workers, {self.app_kills} of the app) over "
-            f"{self.runs} runs, {self.resumes} resumes: {len(self.lost)} lost runs, {len(self.wrong)} wrong "
-            f"states, {len(self.corrupt)} corrupt files, {len(self.different)} different results"
+            f"{self.runs} runs, {self.extended} of them given more time, {self.resumes} resumes: "
+            f"{len(self.lost)} lost runs, {len(self.wrong)} wrong states, "
+            f"{len(self.corrupt)} corrupt files, {len(self.different)} different results"
         ]
         return "\n".join([*lines, *self.lost, *self.wrong, *self.corrupt, *self.different])
 
@@ -70,13 +78,14 @@ class Tally:
 class Campaign:
     """One runs directory, one app process that is killed and started again, and a tally."""
 
-    def __init__(self, place: Path, seed: int, updates: int = 4, kinds=KINDS):
-        """Start the app."""
+    def __init__(self, place: Path, seed: int, updates: int = 4, kinds=KINDS, extended: float = 0.25):
+        """Start the app; ``extended`` is the share of runs that are given more time."""
         self.store = RunStore(place / "runs")
         self.tally = Tally()
         self._draw = random.Random(seed)
         self._updates = updates
         self._kinds = kinds
+        self._extended = extended
         self._promised: dict[str, int] = {}
         self._references: dict[int, Run] = {}
         self._app = Headless(self.store.root)
@@ -90,12 +99,30 @@ class Campaign:
         seconds = self._seconds_of(self._references[0])
         while self.tally.kills < kills:
             run = self._submit(self._draw.randrange(len(self._kinds)))
-            while run.status().state != "succeeded" and self.tally.kills < kills:
-                self._strike(run, seconds)
-            self._finish(run)
+            self._strike_until_done(run, seconds, kills)
+            self._check(run)
+            if self._draw.random() < self._extended:
+                self._extend(run, seconds, kills)
             say(str(self.tally))
         self._check_all()
         return self.tally
+
+    def _strike_until_done(self, run: Run, seconds: float, kills: int) -> None:
+        while run.status().state != "succeeded" and self.tally.kills < kills:
+            self._strike(run, seconds)
+        self._finish(run)
+
+    def _extend(self, run: Run, seconds: float, kills: int) -> None:
+        """Give a run more time, strike it again, and see that it went on from where it was."""
+        before = _curve(run)
+        if self._app.ask("extend", run_id=run.id, seconds=MORE_SECONDS) is None:
+            return
+        self.tally.extended += 1
+        self._strike_until_done(run, seconds, kills)
+        after = _curve(run)
+        if after[: len(before)] != before or run.folder.read_report()["updates"] != len(after):
+            self.tally.different.append(f"{run.id} did not go on from its end when it was given more time")
+        self._check_files(run)
 
     def close(self) -> None:
         """End everything that was started."""
@@ -132,7 +159,8 @@ class Campaign:
         self._app.kill()
         self.tally.app_kills += 1
         after = run.status()
-        if before.live and not after.live and process_alive(before.pid, 0.0, before.pid_identity or "none"):
+        lives = process_alive(before.pid, 0.0, before.pid_identity or "none")
+        if before.live and after.state == "interrupted" and lives:  # it may end by itself meanwhile
             self.tally.wrong.append(f"{run.id} reads {after.state} though its worker lives")
 
     def _kill_worker(self, run: Run) -> None:
@@ -175,21 +203,18 @@ class Campaign:
         for path in run.path.rglob("*.json"):
             if not path.name.startswith(".") and not _is_json(path):
                 self.tally.corrupt.append(f"{path.relative_to(self.store.root)} is damaged")
-        if list(run.folder.checkpoints.glob("*.safetensors")):
-            try:
-                load_latest(run.folder)
-            except Exception as error:
-                self.tally.corrupt.append(f"{run.id}: {error}")
+        for path in run.folder.checkpoints.glob("*.safetensors"):
+            if not path.name.startswith(".") and not _is_checkpoint(path):
+                self.tally.corrupt.append(f"{path.relative_to(self.store.root)} is damaged")
 
     def _check_all(self) -> None:
         present = {run.id for run in self.store.runs()}
         self.tally.lost += [f"{run_id} is gone" for run_id in self._promised.keys() - present]
         self.tally.wrong += [f"{run_id} was never asked for" for run_id in present - self._promised.keys()]
-        for run_id, kind in self._promised.items():
-            run = self.store.run(run_id)
-            if run is not None:
-                self._check_files(run)
-                self._compare(run, self._references[kind])
+
+    def _check(self, run: Run) -> None:
+        self._check_files(run)
+        self._compare(run, self._references[self._promised[run.id]])
 
     def _compare(self, run: Run, reference: Run) -> None:
         one, other = run.folder.read_report() or {}, reference.folder.read_report()
@@ -197,6 +222,7 @@ class Campaign:
             "adapter": (run.path / ADAPTER).read_bytes() == (reference.path / ADAPTER).read_bytes(),
             "report": all(one.get(key) == other[key] for key in _TOLD),
             "metrics": _curve(run) == _curve(reference),
+            "probes": _probes(run) == _probes(reference),
             "pictures": _pictures(run) == _pictures(reference),
         }
         wrong = [name for name, equal in parts.items() if not equal]
@@ -210,6 +236,25 @@ def _is_json(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file alone, without an intact neighbour that would be taken instead, can be loaded."""
+    with tempfile.TemporaryDirectory() as place:
+        alone = RunFolder(place)
+        alone.checkpoints.mkdir()
+        try:
+            shutil.copyfile(path, alone.checkpoints / path.name)
+            return load_latest(alone) is not None
+        except FileNotFoundError:  # a worker that goes on has removed it meanwhile
+            return True
+        except FaultError:
+            return False
+
+
+def _probes(run: Run) -> list[dict]:
+    clocks = ("seconds", "cost")
+    return [{key: line[key] for key in line if key not in clocks} for line in run.folder.read_probes()]
 
 
 def _curve(run: Run) -> list[tuple]:

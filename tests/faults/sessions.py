@@ -16,10 +16,10 @@ TINY = {
 }
 
 
-def tiny_config(estimator="rsm_zeroth_order_flow", reward="brightness", **changes):
+def tiny_config(estimator="rsm_zeroth_order_flow", reward="brightness", model="tiny-flow", **changes):
     """Settings of a run of seconds, whose comparison takes four batches."""
     values = QUICK | TINY | changes
-    return build_config("tiny-flow", estimator, reward, values)
+    return build_config(model, estimator, reward, values)
 
 
 def session(path, config=None, listener=None, interruption=None, kind=Session):

@@ -17,3 +17,4 @@ def test_fifty_visitors_for_five_minutes(tmp_path):
     figures = visit(tmp_path, 50, 300.0, {})
     print(figures)
     assert whole(figures) and figures["growth_mb"] <= GROWTH_MB, figures
+    assert figures["stops"] and figures["states"]["stopped"], figures

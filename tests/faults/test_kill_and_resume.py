@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -31,23 +31,34 @@ def reference(tmp_path_factory):
     return folder
 
 
-def launch(folder, *arguments) -> subprocess.Popen:
+def launch(*words) -> subprocess.Popen:
     return subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
 
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the moment to kill never came"
-        if process.poll() is not None:
-            return
-        time.sleep(0.01)
+# The run itself does at the moment what would be done to it: whoever looks from outside may come too late.
+_STRUCK = """
+import os, signal, sys
+from trainers import cli
+from trainers.progress import ProgressBar
+from trainers.run_folder import RunFolder
+blow, phase, updates, *words = sys.argv[1:]
+show, struck = ProgressBar.show, []
+def strike(bar, status):
+    show(bar, status)
+    if not struck and status.phase == phase and status.updates >= int(updates):
+        struck.append(status)
+        RunFolder(words[-1]).request_stop() if blow == "stop" else os.kill(os.getpid(), int(blow))
+ProgressBar.show = strike
+sys.exit(cli.main(words))
+"""
+
+
+def struck(blow, phase, updates, *words) -> int:
+    """Run until it is stopped or sent a signal at a moment, and return its exit code."""
+    process = launch(sys.executable, "-c", _STRUCK, str(blow), phase, str(updates), *words)
+    return process.wait(timeout=300)
 
 
 def resume_until_done(folder) -> None:
@@ -65,22 +76,18 @@ def assert_same(folder, reference) -> None:
 
 
 MOMENTS = {
-    "while the baseline is drawn": lambda run: run.status().phase == "baseline",
-    "after the first update": lambda run: len(run.read_metrics()) >= 1,
-    "between later updates": lambda run: len(run.read_metrics()) >= 3,
-    "while the result is evaluated": lambda run: run.status().phase == "evaluate",
+    "while the baseline is drawn": ("baseline", 0),
+    "after the first update": ("train", 1),
+    "between later updates": ("train", 3),
+    "while the result is evaluated": ("evaluate", UPDATES),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_resumes_to_the_same_adapter(moment, reference, tmp_path):
     folder = tmp_path / "run"
-    process = launch(folder, *words(folder))
-    run = RunFolder(folder)
-    wait_for(lambda: MOMENTS[moment](run), process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert run.status().state == "interrupted"
+    assert struck(int(signal.SIGKILL), *MOMENTS[moment], *words(folder)) == -signal.SIGKILL
+    assert RunFolder(folder).status().state == "interrupted"
     resume_until_done(folder)
     assert_same(folder, reference)
 
@@ -90,17 +97,17 @@ def test_a_killed_run_resumes_to_the_same_adapter(moment, reference, tmp_path):
 def test_random_kills_one_after_another(seed, reference, tmp_path):
     draw = random.Random(seed)
     folder = tmp_path / "run"
-    process = launch(folder, *words(folder))
+    process = launch(*command(*words(folder)))
     for _ in range(3):
         time.sleep(draw.uniform(0.0, 14.0))
         process.kill()
         process.wait()
         if not (folder / "config.json").exists():
-            process = launch(folder, *words(folder))
+            process = launch(*command(*words(folder)))
             continue
         if RunFolder(folder).status().state == "succeeded":
             break
-        process = launch(folder, "resume", str(folder))
+        process = launch(*command("resume", str(folder)))
     process.wait(timeout=300)
     if RunFolder(folder).status().state != "succeeded":
         resume_until_done(folder)
@@ -111,22 +118,15 @@ def test_first_order_state_survives_a_kill(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = {"estimator": "rsm_first_order_flow"}
     assert trainers(*words(whole, **options)).returncode == 0
-    process = launch(broken, *words(broken, **options))
-    wait_for(lambda: len(RunFolder(broken).read_metrics()) >= 2, process)
-    process.kill()
-    process.wait()
+    assert struck(int(signal.SIGKILL), "train", 2, *words(broken, **options)) == -signal.SIGKILL
     resume_until_done(broken)
     assert (broken / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
 
 
 def test_a_stop_request_keeps_results_and_can_be_continued(reference, tmp_path):
     folder = tmp_path / "run"
-    process = launch(folder, *words(folder))
-    run = RunFolder(folder)
-    wait_for(lambda: len(run.read_metrics()) >= 1, process)
-    run.request_stop()
-    assert process.wait(timeout=120) == 0
-    assert run.status().state == "stopped"
+    assert struck("stop", "train", 1, *words(folder)) == 0
+    assert RunFolder(folder).status().state == "stopped"
     report = read(folder / "report.json")
     assert 1 <= report["updates"] <= UPDATES and (folder / ADAPTER).exists()
     resume_until_done(folder)
@@ -135,8 +135,5 @@ def test_a_stop_request_keeps_results_and_can_be_continued(reference, tmp_path):
 
 def test_sigterm_is_a_stop_request(tmp_path):
     folder = tmp_path / "run"
-    process = launch(folder, *words(folder))
-    wait_for(lambda: len(RunFolder(folder).read_metrics()) >= 1, process)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=120) == 0
+    assert struck(int(signal.SIGTERM), "train", 1, *words(folder)) == 0
     assert RunFolder(folder).status().state == "stopped"

@@ -12,8 +12,9 @@ import pytest
 
 from rsm_app.jobs import cleaning
 from rsm_app.jobs.index import Index
+from rsm_app.jobs.launching import age
 from rsm_app.jobs.limits import Limits, read_limits
-from rsm_app.jobs.queue import places, ready
+from rsm_app.jobs.queue import in_order, places, ready
 from rsm_app.jobs.records import Worker
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import RunStore
@@ -22,7 +23,7 @@ from rsm_app.jobs.workers import kill_tree
 from tests.faults.many_runs import finished_run, make_finished_runs
 from tests.jobs.small_runs import end_workers, ended, endless_config, small_config, training, wait_for
 from trainers.errors import InputError
-from trainers.processes import process_identity
+from trainers.processes import process_age, process_identity
 
 
 @pytest.fixture
@@ -48,38 +49,114 @@ def test_a_worker_that_ignores_stop_and_sigterm_is_killed_and_says_so(store):
     supervisor.stop(run.id)
     assert run.status().state == "stopping", "a frozen worker is not dead"
 
-    def gone():
+    def over():
         supervisor.tick()
         return not run.status().live
 
-    wait_for(gone, 60, "the end of the frozen worker")
+    wait_for(over, 60, "the end of the frozen worker")
     assert run.status().state == "interrupted" and "asked to stop" in run.status().error and run.resumable()
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 _FAMILY = """
-import subprocess, sys, time
-child = "import os, time; os.setsid() if {} else None; time.sleep(600)"
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited by the children
 for apart in (False, True):
-    print(subprocess.Popen([sys.executable, "-c", child.format(apart)]).pid, flush=True)
+    words = [sys.executable, "-c", "import time; time.sleep(600)"]
+    print(subprocess.Popen(words, start_new_session=apart).pid, flush=True)
 time.sleep(600)
 """
 
 
-def test_a_worker_is_killed_with_everything_it_started():
+@pytest.fixture
+def family():
+    """A process and its two children, the second in a session of its own."""
     parent = subprocess.Popen(
         [sys.executable, "-c", _FAMILY], start_new_session=True, stdout=subprocess.PIPE, text=True
     )
-    children = [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
-    wait_for(lambda: os.getsid(children[1].pid) == children[1].pid, 30, "a child in a session of its own")
+    yield parent, [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
+    kill_tree(parent.pid, process_identity(parent.pid))
+    parent.wait(30)
+
+
+def gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def at_work_on(store, parent, leader):
+    """The record of a run that a launcher and its children work on, the first of them leading."""
+    run = finished_run(store, 0)
+    status = {"state": "running", "pid": leader.pid, "pid_identity": process_identity(leader.pid)}
+    run.folder.status_file.write_text(json.dumps(status))
+    run.change_job(ticket=1)
+    run.write_worker(
+        Worker(1, "cuda:0+1", "another", pid=parent.pid, pid_identity=process_identity(parent.pid))
+    )
+    return run
+
+
+def test_of_a_run_of_several_processes_all_are_killed(store, family):
+    parent, children = family
+    run = at_work_on(store, parent, children[1])
+    run.folder.request_stop()
+    escalation = Escalation(0.0, term_seconds=0.0)
+    escalation.follow([run])
+    assert parent.poll() is None and not any(map(gone, children)), "SIGTERM comes first"
+    escalation.follow([run])
+    assert parent.wait(30) == -signal.SIGKILL
+    for child in children:
+        wait_for(lambda child=child: gone(child), 30, "a child's end")
+    assert run.status().state == "interrupted"
+
+
+def test_a_device_is_taken_until_the_last_process_that_was_started_for_it_is_gone(store, family):
+    parent, children = family
+    run = at_work_on(store, parent, children[1])
+    (waiting,) = make_waiting(store, 2)
+    index = Index(store)
+
+    def chosen():
+        moving = index.moving()
+        holding = [row for row in moving if row.holds]
+        return [row.id for row, _ in ready(in_order(moving), holding, ("cuda:0+1",), 0)]
+
+    assert run.status().state == "running" and chosen() == []
+    children[1].kill()
+    wait_for(lambda: gone(children[1]), 30, "the first process's end")
+    assert run.status().state == "interrupted" and chosen() == [], "the launcher ends the others yet"
+    parent.kill()
+    parent.wait(30)
+    assert chosen() == [waiting.id]
+
+
+def test_the_age_of_a_worker_that_has_not_spoken_is_not_that_of_whoever_has_the_earlier_one_s_number(
+    store, family
+):
+    parent, children = family
+    run = at_work_on(store, parent, children[1])
+    status = {"state": "interrupted", "pid": os.getpid(), "pid_identity": "another"}
+    run.folder.status_file.write_text(json.dumps(status))
+    assert run.status().state == "running" and run.status().pid == os.getpid()
+    assert age(run, run.status()) < process_age(), "this process is older than the worker"
+
+
+def make_waiting(store, *tickets):
+    """Runs that wait."""
+    runs = [finished_run(store, ticket) for ticket in tickets]
+    for run, ticket in zip(runs, tickets, strict=True):
+        run.folder.status_file.unlink()
+        run.change_job(ticket=ticket)
+    return runs
+
+
+def test_a_worker_is_killed_with_everything_it_started(family):
+    parent, children = family
     kill_tree(parent.pid, "somebody:else")
     assert parent.poll() is None, "another process that got the number is left alone"
     kill_tree(parent.pid, process_identity(parent.pid))
     assert parent.wait(30) == -signal.SIGKILL
     for child in children:
-        wait_for(
-            lambda child=child: not child.is_running() or child.status() == "zombie", 30, "a child's end"
-        )
+        wait_for(lambda child=child: gone(child), 30, "a child's end")
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def test_a_worker_refuses_a_run_that_another_process_is_at_work_on(holder, tmp_p
     run = tmp_path / "run"
     words = ["train", "--budget-seconds", "600", *settings(max_updates=1), "--out", str(run)]
     refused = trainers(*words)
-    assert refused.returncode == 2 and "still at work in another process" in refused.stderr
+    assert refused.returncode == 3 and "still at work in another process" in refused.stderr
     assert [path.name for path in run.iterdir()] == [".lock"]
     (run / "config.json").write_text("{}", encoding="utf-8")
     refused = trainers("resume", str(run))
-    assert refused.returncode == 2 and "still at work in another process" in refused.stderr
+    assert refused.returncode == 3 and "still at work in another process" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

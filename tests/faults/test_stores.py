@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,14 +16,16 @@ import pytest
 
 from rsm_app.jobs.index import Index
 from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.records import Worker
 from rsm_app.jobs.states import STATES
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
+from rsm_app.ui.live import status_html
 from tests.e2e.shell import ROOT
 from tests.faults.many_runs import finished_run, make_finished_runs
-from trainers.errors import StudioError
+from trainers.errors import InputError, StudioError
 from trainers.processes import process_identity
-from trainers.run_folder import atomic_write
+from trainers.run_folder import DAMAGED, atomic_write
 
 DAY = 86400.0
 
@@ -109,6 +112,73 @@ def test_whatever_is_in_the_files_every_state_is_one_of_the_known_ones(content, 
     run.folder.metrics.write_bytes(b'{"step": 1}\n{"st')
     assert run.status().state in STATES and listed(store)[run.id] in STATES
     assert run.folder.read_metrics() == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "{}", '{"state": "banana"}', '{"state": "succeeded", "phase": "dance"}'),
+        *('{"state": "running", "pid": 1.5}', '{"state": "running", "pid": true}'),
+        *('{"state": "succeeded", "eta_seconds": NaN}', '{"state": "stopped", "updates": 1e999}'),
+        '{"state": "failed", "updates": 99999999999999999999999}',
+    ],
+)
+def test_a_run_whose_status_is_damaged_says_so_and_can_be_shown_resumed_or_deleted(content, store):
+    run, neighbour = finished_run(store, 0), finished_run(store, 1)
+    run.folder.status_file.write_text(content)
+    run.write_worker(Worker(ticket=1, pid=2**22 + 1, exit_code=0))
+    status = run.status()
+    assert status.state == "interrupted" and status.error == DAMAGED and run.resumable()
+    assert listed(store) == {run.id: "interrupted", neighbour.id: "succeeded"}
+    assert "status.json, is damaged" in status_html(run, status, None, None)
+    Supervisor(store).delete(run.id)
+    assert not run.path.exists()
+
+
+def test_a_folder_that_no_reader_expects_hides_no_other(store, caplog):
+    odd, plain = finished_run(store, 0), finished_run(store, 1)
+    odd.change_job(owner="\ud800")  # half a character, which no database takes
+    assert listed(store) == {plain.id: "succeeded"}
+    assert odd.id in caplog.text and "Traceback" in caplog.text
+    odd.change_job(owner="ann")
+    assert listed(store).keys() == {odd.id, plain.id}
+
+
+def test_a_run_without_readable_settings_is_not_trained_more(store):
+    run = finished_run(store, 0)
+    for path in (run.request, run.folder.config):
+        path.write_text("{")
+    with pytest.raises(InputError, match="settings of this run are damaged"):
+        Supervisor(store).extend(run.id, 60)
+
+
+def test_the_queue_outlives_what_nobody_foresaw_and_says_what_it_was(store, monkeypatch, caplog):
+    supervisor, started = Supervisor(store), threading.Event()
+
+    def exhausted(runs):
+        if started.is_set():
+            recovered.set()
+            return ""
+        started.set()
+        raise RuntimeError("can't start new thread")
+
+    recovered = threading.Event()
+    monkeypatch.setattr(supervisor, "_watch", exhausted)
+    thread = supervisor.keep_running()
+    assert started.wait(60) and recovered.wait(60), "the next tick came"
+    supervisor.close()
+    thread.join(60)
+    assert "can't start new thread" in caplog.text and "Traceback" in caplog.text
+
+
+def test_what_a_tick_met_is_told_until_one_goes_well(store, monkeypatch):
+    supervisor = Supervisor(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "_watch", lambda runs: 1 / 0)
+        supervisor.tick()
+        assert "ZeroDivisionError" in supervisor.trouble and "tried again" in supervisor.trouble
+    supervisor.tick()
+    assert supervisor.trouble == ""
 
 
 def test_a_clock_that_was_set_back_neither_kills_nor_revives_a_run(store, process):

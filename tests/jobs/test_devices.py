@@ -1,9 +1,12 @@
 """Which devices a machine has for runs, one GPU or several each, and what a worker is started with."""
 
+import json
+
 import pytest
 
 from rsm_app.jobs import workers
 from rsm_app.jobs.devices import VISIBLE, devices, processes, usable, visibility
+from rsm_app.jobs.launching import launch
 from tests.jobs.small_runs import small_config
 from trainers.errors import InputError
 
@@ -45,6 +48,17 @@ def test_a_run_that_names_a_gpu_gets_the_device_that_has_it():
     assert usable("cuda:1", present) == ("cuda:0+1",)
     assert usable("cuda:2", present) == ()
     assert usable("cpu", present) == ("cpu",)
+
+
+@pytest.mark.parametrize("settings", [{}, {"prompts_per_update": "many"}, {"prompts_per_update": None}])
+def test_settings_that_cannot_be_right_are_left_to_the_worker_to_refuse(settings, store, monkeypatch):
+    run = store.create()
+    run.request.write_text(json.dumps(settings))
+    started = []
+    monkeypatch.setattr(workers, "_start", lambda run, words, environment: started.append(words) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        launch(run, 1, "cuda:0+1")
+    assert started[0][1:3] == ["trainers", "train"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Run ids are names and never paths; what is secret stays out of a worker."""
 
+import dataclasses
 import json
 import os
 
@@ -71,6 +72,19 @@ def test_a_worker_that_was_killed_after_it_was_asked_to_stop_is_told_so(tmp_path
     run.folder.request_stop()
     assert run.status().state == "interrupted" and "asked to stop" in run.status().error
     assert "memory" not in run.status().error and run.resumable()
+
+
+@pytest.mark.parametrize("words", ["", "Loading\n", "Error: out of paint\n"])
+@pytest.mark.parametrize("exit_code", [None, 1])
+def test_what_an_earlier_worker_said_is_not_taken_for_the_reason_of_a_later_one(tmp_path, exit_code, words):
+    run = silent_worker(tmp_path, exit_code, WORDS)
+    run.write_worker(dataclasses.replace(run.worker(), log_start=run.log_size()))
+    with open(run.worker_log, "a") as log:
+        log.write(words)
+    status = run.status()
+    assert "no such thing" not in status.error
+    assert status.state == ("failed" if exit_code or "Error" in words else "interrupted")
+    assert "out of paint" in status.error or "Error" not in words
 
 
 def test_a_request_that_never_got_its_ticket_can_be_queued_again(tmp_path):

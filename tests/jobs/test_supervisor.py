@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -103,6 +102,7 @@ def test_an_app_that_comes_back_finds_its_worker_and_goes_on_with_the_queue(supe
     before.close()
     wait_for(ended(first), what="the end of the first run")
     assert second.status().state == "queued", "without an app the queue stands still"
+    wait_for(lambda: not first.worker().alive, 60, "the end of its process, which holds the device")
     after = Supervisor(store)
     after.tick()
     assert second.status().state == "running" and store.run(first.id).status().state == "succeeded"
@@ -111,13 +111,14 @@ def test_an_app_that_comes_back_finds_its_worker_and_goes_on_with_the_queue(supe
 
 
 _RACE = """
-import sys, time
+import sys
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from tests.jobs.small_runs import endless_config
 config, supervisor = endless_config(), Supervisor(RunStore(sys.argv[1]))
 supervisor.index.rows()
-time.sleep(max(0, float(sys.argv[2]) - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 run = supervisor.submit(config)
 for _ in range(20):
     supervisor.tick()
@@ -126,17 +127,21 @@ print(run.id, run.status().state)
 
 
 def test_of_two_apps_that_start_at_the_same_moment_one_starts_a_worker(store):
-    moment = str(time.time() + 5)
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", _RACE, str(store.root), moment],
+            [sys.executable, "-c", _RACE, str(store.root)],
             cwd=ROOT,
             env={**os.environ, "RSM_DEVICES": "cpu"},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         for _ in range(2)
     ]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
     words = [racer.communicate(timeout=120)[0].split() for racer in racers]
     states = {name: store.run(name).status().state for name, _ in words}
     assert sorted(states.values()) == ["queued", "running"] and len(store.runs()) == 2
