@@ -22,7 +22,8 @@ from rsm_app.jobs.devices import devices, usable
 from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
-from rsm_app.jobs.queue import Place, in_order, places, ready
+from rsm_app.jobs.queue import Place, in_order, places, ready, share
+from rsm_app.jobs.records import Job
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
@@ -70,13 +71,16 @@ class Supervisor:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def submit(self, config: RunConfig, prompts: str | None = None, owner: str = "") -> Run:
+    def submit(
+        self, config: RunConfig, prompts: str | None = None, owner: str = "", address: str = ""
+    ) -> Run:
         """Queue a new run, and start it if its turn is now.
 
         Args:
             config: The settings, already checked.
             prompts: Text of the training prompts, one a line, when they are not a built-in set.
-            owner: Who asks.
+            owner: Who asks, and whose run it becomes.
+            address: Where somebody who signed in asks from.
 
         Raises:
             InputError: A limit, a device or something else that is not there speaks against it.
@@ -90,14 +94,15 @@ class Supervisor:
                 f"'device' asks for {config.device}, but this machine offers {', '.join(self._devices)}; "
                 "use auto."
             )
-        config = resolved_start(self.store, config, owner)
+        asked = Job(owner, address)
+        config = resolved_start(self.store, config, *asked.owners)
         with self.store.lock():
-            self._check_room(owner)
-            run = self._create(config, prompts, owner)
+            self._check_room(asked)
+            run = self._create(config, prompts, asked)
         self.tick()
         return run
 
-    def _create(self, config: RunConfig, prompts: str | None, owner: str) -> Run:
+    def _create(self, config: RunConfig, prompts: str | None, asked: Job) -> Run:
         try:
             run = self.store.create()
         except OSError as error:
@@ -108,7 +113,8 @@ class Supervisor:
             if prompts is not None:
                 atomic_write(run.prompts, prompts)
                 config = dataclasses.replace(config, prompts=str(run.prompts))
-            run.change_job(owner=owner, submitted=time.time(), ticket=self.index.last_ticket() + 1)
+            who = {"owner": asked.owner, "address": asked.address}
+            run.change_job(**who, submitted=time.time(), ticket=self.index.last_ticket() + 1)
             atomic_write(run.request, config.to_json())  # last: only now is it a run
         except StudioError:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -185,7 +191,7 @@ class Supervisor:
 
     def _enqueue(self, run: Run, limits: dict) -> None:
         job = run.job()
-        self._check_room(job.owner)
+        self._check_room(job)
         run.change_job(
             submitted=job.submitted or time.time(),
             ticket=self.index.last_ticket() + 1,
@@ -285,9 +291,9 @@ class Supervisor:
                 "time budget."
             )
 
-    def _check_room(self, owner: str) -> None:
+    def _check_room(self, asked: Job) -> None:
         cap = self.limits.owner_queued
-        if cap and len(self.index.rows(("queued",), owner=owner, scan=True)) >= cap:
+        if cap and share(self.index.rows(("queued",), scan=True), asked) >= cap:
             raise InputError(
                 f"You have {cap:g} runs waiting already, as many as one may have here. Wait until one "
                 "starts, or take one out of the queue."

@@ -19,7 +19,7 @@ from rsm_app.jobs.index import Row
 from rsm_app.jobs.states import STATES
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import playground
-from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
@@ -89,7 +89,7 @@ class Api:
             own = _own_prompts(prompts)
         require_model(str(model))
         config = build_config(str(model), str(estimator), str(reward), values)
-        return self._told(self.supervisor.submit(config, own, owner_of(request)).id)
+        return self._told(self.supervisor.submit(config, own, *owners_of(request)).id)
 
     @staticmethod
     def _values(settings: object) -> dict:
@@ -116,7 +116,7 @@ class Api:
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_LISTED:
             raise InputError(f"'limit' must be a whole number from 1 to {MOST_LISTED}.")
         states = (state,) if state else ()
-        rows = self.supervisor.index.rows(states, limit=limit, viewer=owner_of(request))
+        rows = self.supervisor.index.rows(states, limit=limit, viewer=owners_of(request))
         return [self._row(row) for row in rows]
 
     def stop_run(self, request: gr.Request, run: str) -> dict[str, Any]:

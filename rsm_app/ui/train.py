@@ -17,7 +17,7 @@ from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import field_problems, fields, form, pictures, preflight, watch
-from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
@@ -225,7 +225,7 @@ class _Page:
         try:
             config, prompts = form.check(_form(values))
             require_model(config.model)
-            run = self.supervisor.submit(config, prompts, owner_of(request))
+            run = self.supervisor.submit(config, prompts, *owners_of(request))
         except InputError as error:
             return _problems_html(list(error.problems)), gr.skip()
         except StudioError as error:
@@ -264,7 +264,7 @@ class _Page:
                 return
             config = form.restored_config(run.settings())
             own = _own_text(run) if config.prompts not in builtin_sets() else None
-            shown.append(self.supervisor.submit(config, own, owner_of(request)))
+            shown.append(self.supervisor.submit(config, own, *owners_of(request)))
 
         problems = self._attempt(run_id, request, again)
         return problems, shown[0].id if shown else gr.skip()

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from types import SimpleNamespace
 
 import pytest
 from gradio_client import Client
@@ -14,6 +13,7 @@ from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui.api import Api
 from tests.jobs.small_runs import SMALL, small_config, wait_for
+from tests.ui.asking import asker
 from trainers.errors import InputError
 
 QUICK = {"reward": "colorfulness", "budget_seconds": 900, "settings": SMALL | {"max_updates": 1}}
@@ -92,10 +92,6 @@ def test_wrong_input_is_a_sentence(client, name, values, sentence):
 
 
 # -- whose run it is ---------------------------------------------------------------------------------
-
-
-def asker(address):
-    return SimpleNamespace(username=None, client=SimpleNamespace(host=address), headers={})
 
 
 OWNER, STRANGER = asker("10.0.0.1"), asker("10.0.0.2")
