@@ -23,6 +23,7 @@ from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
+from trainers.preflight import prompt_problems
 from trainers.presets import build_config
 from trainers.prompts import builtin_sets, check_prompts
 from trainers.run_folder import read_json
@@ -89,6 +90,9 @@ class Api:
             own = _own_prompts(prompts)
         require_model(str(model))
         config = build_config(str(model), str(estimator), str(reward), values)
+        found = prompt_problems(config, own.splitlines() if own else None)
+        if any(found.values()):
+            raise InputError(*dict.fromkeys(sentence for told in found.values() for sentence in told))
         return self._told(self.supervisor.submit(config, own, *owners_of(request)).id)
 
     @staticmethod

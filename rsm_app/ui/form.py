@@ -18,6 +18,7 @@ from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.methods import METHODS, fitting_methods, misfit
 from trainers.models import MODELS
+from trainers.preflight import prompt_problems
 from trainers.presets import build_config, default_config
 from trainers.prompts import builtin_sets, check_prompts, load_prompts
 from trainers.rewards import REWARDS, RewardSpec, parse_mixture
@@ -283,6 +284,9 @@ def check(form: Form) -> tuple[RunConfig, str | None]:
     except InputError as error:
         placed = {text: field_problems.place_of(text) for text in error.problems}
         found |= {text: place for text, place in placed.items() if text not in found}
+    if config is not None and field_problems.PROMPTS not in found.values():
+        for field, sentences in prompt_problems(config, text.splitlines() if text else None).items():
+            found |= dict.fromkeys(sentences, field_problems.place_of_field(field))
     if found or config is None:
         raise FormError(found)
     return config, text
