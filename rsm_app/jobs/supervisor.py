@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rsm_app.jobs import cleaning, zero_gpu
@@ -312,10 +312,15 @@ class Supervisor:
             self._places = places(in_order(moving), live, self._devices)
         return self._places.get(run_id)
 
-    def present(self) -> Run | None:
-        """Return the run to show when none is named: the latest at work, else the next in the queue."""
-        rows = self.index.rows(LIVE) or self.index.queue()
-        return self.store.run(rows[0].id) if rows else None
+    def present(self, owners: Sequence[str]) -> Run | None:
+        """Return the run to show when none is named: one's own before others that one may see.
+
+        Of several it is the latest at work, else the next in the queue.
+        """
+        rows = self.index.rows((*LIVE, "queued"), viewer=owners)
+        rows = [row for row in rows if row.state in LIVE] + in_order(rows)
+        chosen = min(rows, key=lambda row: row.owner not in owners, default=None)
+        return self.store.run(chosen.id) if chosen else None
 
     # -- keeping things moving -----------------------------------------------------------------------
 

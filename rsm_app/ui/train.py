@@ -301,12 +301,11 @@ class _Page:
         return watch.show_pair(self.panel, run, pairs[event.index])
 
     def attach(self, remembered: str, request: gr.Request) -> list:
-        """Choose the run a fresh page shows: the address's, else the browser's last, else the live one."""
+        """Choose the run a fresh page shows: the address's, else the browser's last, else a live one."""
         asked = request.query_params.get("run", "")
         run = self._visible(asked or remembered, request)
         if run is None and not asked:
-            live = self.supervisor.present()
-            run = self._visible(live.id, request) if live else None
+            run = self.supervisor.present(owners_of(request))
         updates = self._restored(run)
         shown = run.id if run else asked
         return [shown, *(updates or [gr.skip()] * self._restorable)]

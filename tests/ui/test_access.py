@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +25,7 @@ from rsm_app.ui.watch import PARTS
 from tests.jobs.small_runs import small_config
 from tests.ui.asking import asker
 from trainers.errors import InputError
+from trainers.processes import process_identity
 from trainers.run_folder import write_json
 
 PAGES = Path(train.__file__).parent
@@ -250,6 +253,31 @@ def test_lists_hold_what_one_may_see(supervisor):
         assert {row.id for row in page.rows} == expected
         assert page.found == sum(page.states.values()) == len(expected)
         assert {row.id for row in listing(supervisor, View(text="colorfulness"), me).rows} == expected
+
+
+def at_work(supervisor, owner):
+    """A run whose worker is this process."""
+    run = supervisor.submit(small_config(), None, owner)
+    run.folder.config.write_text(run.request.read_text())
+    pid = os.getpid()
+    status = {"state": "running", "pid": pid, "pid_identity": process_identity(pid), "heartbeat": time.time()}
+    write_json(run.folder.status_file, status)
+    run.change_job(ticket=0)
+    return run
+
+
+def test_a_fresh_browser_finds_its_own_live_run_before_those_of_others(supervisor, handlers):
+    def shown(who):
+        return handlers["attach"].fn("", who)[0]
+
+    assert shown(OWNER) == ""
+    waiting = supervisor.submit(small_config(), None, "10.0.0.1")
+    theirs = at_work(supervisor, "10.0.0.2")
+    assert (shown(OWNER), shown(STRANGER)) == (waiting.id, theirs.id)
+    own = at_work(supervisor, "10.0.0.1")
+    newer = at_work(supervisor, "10.0.0.2")
+    supervisor.share(newer.id)
+    assert (shown(OWNER), shown(STRANGER), shown(asker("10.0.0.3"))) == (own.id, newer.id, newer.id)
 
 
 def test_a_finished_run_is_compared_by_those_who_may_see_it(supervisor):
