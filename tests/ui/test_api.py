@@ -132,6 +132,29 @@ def test_a_shared_run_may_be_looked_at_but_not_stopped(api):
     assert api.list_runs(STRANGER) == []
 
 
+def test_without_a_time_budget_the_usual_one_of_the_model_counts(api):
+    assert api.start_run(OWNER)["settings"]["budget_seconds"] == 90.0
+    assert api.start_run(OWNER, budget_seconds=120)["settings"]["budget_seconds"] == 120.0
+    api.supervisor.limits = Limits(free_mb=0, run_seconds=60)
+    assert api.start_run(OWNER)["settings"]["budget_seconds"] == 60.0
+
+
+def test_a_large_model_s_usual_time_budget_is_its_own(api, monkeypatch):
+    """Neither a GPU nor its weights are here, so what would be queued is looked at instead."""
+    asked = []
+
+    def submit(config, *_):
+        asked.append(config.budget_seconds)
+        raise InputError("Not here.")
+
+    monkeypatch.setattr("rsm_app.ui.api.require_model", lambda name: None)
+    monkeypatch.setattr(api.supervisor, "submit", submit)
+    for budget in (None, 90):
+        with pytest.raises(InputError, match="Not here"):
+            api.start_run(OWNER, model="sd35-medium", reward="colorfulness", budget_seconds=budget)
+    assert asked == [3600.0, 90.0]
+
+
 def test_a_run_from_a_shell_is_everybody_s(api):
     run = api.supervisor.submit(small_config(), None, "").id
     assert api.run_status(STRANGER, run)["run"] == run
