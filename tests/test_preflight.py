@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,8 +14,11 @@ from tests.trainer_cases import toy
 from trainers.config import RunConfig
 from trainers.methods import METHODS, fitting_methods
 from trainers.models import EMBEDDED, MODELS
+from trainers.models.base import load_model
+from trainers.models.readable import embedded_problems
 from trainers.preflight import (
     EVALUATION_MARGIN,
+    MOST_TOLD,
     RESERVE_SECONDS,
     Finished,
     Speed,
@@ -22,6 +27,7 @@ from trainers.preflight import (
     groups_per_rollout,
     measured,
     pictures_per_rollout,
+    prompt_problems,
     reference,
     work,
 )
@@ -153,6 +159,41 @@ def test_looks_take_at_most_three_percent_of_the_newcomer_s_budget(model):
         speed = reference(settings)
         found = estimate(settings, speed)
         assert found.probe_pictures * speed.picture_seconds <= 0.03 * settings.budget_seconds, estimator
+
+
+# -- prompts -----------------------------------------------------------------------------------------
+
+LONG = "a photograph of my grandmother in her garden on the hill, drawn in pencil and in ink"
+
+
+def test_prompts_that_cannot_be_used_are_told_by_the_setting_that_names_them():
+    cats = prompt_problems(config(reward="shapes"), ["a red circle", "a photo of a cat"])
+    assert "Cannot read 'a photo of a cat' as a shapes caption" in cats["prompts"][0]
+    assert cats["heldout_prompts"] == [] and len(cats["prompts"]) == 1
+    assert prompt_problems(config()) == {"prompts": [], "heldout_prompts": []}
+    elsewhere = prompt_problems(config(reward="shapes", heldout_prompts="general-heldout", others="ocr"))
+    assert elsewhere["prompts"] == [] and len(elsewhere["heldout_prompts"]) == MOST_TOLD
+    words = " ".join(elsewhere["heldout_prompts"])
+    assert "more prompts are outside the grammar" in words and "no text in quotes" in words
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_an_embedded_model_would_cut_off_is_known_as_the_loaded_one_says_it(name):
+    prompts = ["a red circle", LONG, "x" * 40, "ünï 🙂 " * 3, "A  RED   circle."]
+    told = load_model(MODELS.get(name), "cpu").prompt_problems(prompts)
+    assert len(told) == 3
+    assert embedded_problems(MODELS.get(name), prompts) == told
+    settings = RunConfig(model=name, reward="brightness")
+    assert prompt_problems(settings, prompts)["prompts"] == told
+
+
+def test_prompts_are_checked_without_torch():
+    code = (
+        "import sys; from trainers.preflight import prompt_problems; from trainers.config import RunConfig; "
+        f"assert len(prompt_problems(RunConfig(), [{LONG!r}])['prompts']) == 2; "
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # -- the spread of a reward --------------------------------------------------------------------------

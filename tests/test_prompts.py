@@ -1,10 +1,12 @@
 """The built-in prompt sets, and which of them a model and a reward begin with."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
-from rsm_app.ui import form, train
+from rsm_app.jobs.limits import Limits
+from rsm_app.ui import train, tuned
 from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.models import EMBEDDED, MODELS
@@ -102,10 +104,17 @@ def test_a_mixture_takes_the_sets_of_the_part_that_needs_its_own():
     assert (given.prompts, given.heldout_prompts) == ("ocr-train", "general-heldout")
 
 
-def chosen(model, reward, tuned):
-    """What the page's handler of the three choices answers: settings, prompt set, advanced inputs."""
-    page = train._Page(None, None, None, None, "")
-    _, _, _, _, _, now, prompt_set, *advanced = page.choose(model, reward, "", METHOD["flow"], tuned)
+def followed(model, reward, before, budget="90", custom_seconds=240, **limits):
+    """What the page's handler of the three choices answers: settings, prompt set, budget, advanced inputs."""
+    page = train._Page(SimpleNamespace(limits=Limits(**limits)), None, None, None, "")
+    choices = (model, reward, "", METHOD["flow"], before, False, budget, custom_seconds)
+    _, _, _, _, _, now, prompt_set, choice, seconds, *advanced = page.choose(*choices)
+    return now, prompt_set, (choice, seconds), advanced
+
+
+def chosen(model, reward, before):
+    """``followed`` without the time budget."""
+    now, prompt_set, _, advanced = followed(model, reward, before)
     return now, prompt_set, advanced
 
 
@@ -117,7 +126,7 @@ def shown(update):
 def test_the_page_s_set_follows_model_and_reward_and_else_stays_as_it_was_chosen():
     first, prompt_set, advanced = chosen("tiny-flow", "brightness", [])
     assert prompt_set == "shapes-train" and all(map(shown, advanced))
-    assert first == form.tuned_of(default_config("tiny-flow", METHOD["flow"], "brightness"))
+    assert first == tuned.tuned_of(default_config("tiny-flow", METHOD["flow"], "brightness"))
     large, prompt_set, advanced = chosen("sd35-medium", "pick_score", first)
     assert prompt_set == "general-train" and "general-heldout" in advanced
     again, prompt_set, advanced = chosen("sd35-medium", "aesthetic", large)
@@ -126,3 +135,18 @@ def test_the_page_s_set_follows_model_and_reward_and_else_stays_as_it_was_chosen
     assert prompt_set == "ocr-train" and "ocr-heldout" in advanced
     other, prompt_set, advanced = chosen("flux-schnell", "ocr", spelled)
     assert not shown(prompt_set) and all(map(shown, advanced))
+
+
+def test_the_time_budget_follows_the_model_unless_it_was_chosen():
+    tiny = tuned.tuned_of(default_config("tiny-flow", METHOD["flow"], "brightness"))
+    large, _, budget, _ = followed("sd35-medium", "pick_score", tiny)
+    assert tiny[1] == 90.0 and large[1] == 3600.0 and budget == ("custom", 3600.0)
+    _, _, (choice, seconds), _ = followed("tiny-flow", "brightness", large, "custom", 3600)
+    assert choice == "90" and not shown(seconds)
+    for own in (("300", 240), ("custom", 77), ("custom", None), (None, None)):
+        _, _, budget, _ = followed("sd35-medium", "pick_score", tiny, *own)
+        assert not any(map(shown, budget)), own
+    _, _, budget, _ = followed("sd35-large", "pick_score", large, "custom", 3600)
+    assert not any(map(shown, budget))
+    _, _, budget, _ = followed("sd35-medium", "pick_score", tiny, run_seconds=1800)
+    assert budget == ("custom", 1800.0)

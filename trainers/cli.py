@@ -29,7 +29,7 @@ from trainers.launch import launched
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.families import supported
-from trainers.preflight import obstacles
+from trainers.preflight import obstacles, prompt_problems
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
@@ -179,9 +179,10 @@ def _config(options) -> RunConfig:
 
 
 def _startable(config: RunConfig) -> RunConfig:
-    """Return the settings if nothing that they need is missing here."""
-    if found := obstacles(config):
-        raise InputError(*found)
+    """Return the settings if the prompts can be used and nothing that they need is missing here."""
+    found = [sentence for told in prompt_problems(config).values() for sentence in told]
+    if found := found + obstacles(config):
+        raise InputError(*dict.fromkeys(found))
     return config
 
 

@@ -22,7 +22,7 @@ from trainers.errors import InputError
 from trainers.models import MODELS
 from trainers.models.base import PipelineModel
 from trainers.parallel import iterate_chunks, map_chunks
-from trainers.rewards import REWARDS, Mixture, Part, load_reward
+from trainers.rewards import REWARDS, Mixture, Part, load_reward, unscorable
 from trainers.samplers.kernels import ode
 
 SEED_STRIDE = 1_000_003
@@ -128,12 +128,11 @@ def load_scorer(config: RunConfig, prompts: Sequence[str], device: str) -> Score
         InputError: A reward that was asked for cannot score a prompt.
         FaultError: A file that a reward needs is missing or damaged.
     """
-    reward = load_reward(config.reward, device, config)
-    asked = load_reward(config.others, device, config).parts if config.others else ()
-    found = reward.validate_prompts(prompts)
-    found += [problem for part in asked for problem in part.reward.validate_prompts(prompts)]
+    found = unscorable(config.reward, prompts, config) + unscorable(config.others, prompts, config)
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
+    reward = load_reward(config.reward, device, config)
+    asked = load_reward(config.others, device, config).parts if config.others else ()
     others = asked or _usual_others(config, reward, prompts, device)
     return Scorer(reward, Mixture(others), torch.device(device))
 
@@ -145,9 +144,8 @@ def _usual_others(config: RunConfig, reward: Mixture, prompts: Sequence[str], de
     for name in dict.fromkeys((*usual, *REWARDS.names())):
         if fitting and name not in usual:
             break
-        if name not in optimised:
-            (part,) = load_reward(name, device, config).parts
-            fitting += [] if part.reward.validate_prompts(prompts) else [part]
+        if name not in optimised and not unscorable(name, prompts, config):
+            fitting += load_reward(name, device, config).parts
     return fitting
 
 

@@ -12,7 +12,7 @@ from trainers.models.base import load_model
 from trainers.models.configured import configured
 from trainers.prompts import load_prompts
 from trainers.ranks import Ranks
-from trainers.rewards import Mixture
+from trainers.rewards import Mixture, unscorable
 
 
 def load_trainer(
@@ -35,7 +35,7 @@ def load_trainer(
     model = load_model(configured(config), device)
     check()
     prompts = load_prompts(config.prompts)
-    found = reward.validate_prompts(prompts)
+    found = unscorable(config.reward, prompts, config)
     found += model.prompt_problems(prompts + load_prompts(config.heldout_prompts))
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])

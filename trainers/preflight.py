@@ -15,12 +15,15 @@ from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.models import MODELS
 from trainers.models.access import access_problems
+from trainers.models.readable import embedded_problems
 from trainers.presets import default_config
-from trainers.rewards import reward_obstacles
+from trainers.prompts import load_prompts
+from trainers.rewards import reward_obstacles, unscorable
 from trainers.speeds import MACHINE, SPEEDS
 
 EVALUATION_MARGIN = 1.25
 RESERVE_SECONDS = 2.0
+MOST_TOLD = 10
 SAMPLES = 2  # pictures per prompt of a probe
 
 
@@ -108,6 +111,33 @@ def obstacles(config: RunConfig, ask: bool = True) -> list[str]:
         ask: Whether the network may be asked: endpoints, the Hub. It takes some seconds where it is silent.
     """
     return access_problems(MODELS.get(config.model), ask) + reward_obstacles(config, ask)
+
+
+def prompt_problems(config: RunConfig, own: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """Return what speaks against a run's prompts, by the setting that names them; loads nothing.
+
+    That is what the rewards cannot score, and what an embedded model would cut off: the sentences that a
+    worker would end with. Only the first ones of each setting are told.
+
+    Args:
+        config: The settings, already checked.
+        own: The training prompts when they are not those that ``config.prompts`` names.
+
+    Raises:
+        InputError: A prompt file cannot be read.
+    """
+    training = load_prompts(config.prompts) if own is None else own
+    heldout = load_prompts(config.heldout_prompts)
+    return {
+        "prompts": _unusable(training, config, config.reward),
+        "heldout_prompts": _unusable(heldout, config, config.reward, config.others),
+    }
+
+
+def _unusable(prompts: Sequence[str], config: RunConfig, *rewards: str) -> list[str]:
+    found = [sentence for text in rewards for sentence in unscorable(text, prompts, config)]
+    found += embedded_problems(MODELS.get(config.model), prompts)
+    return list(dict.fromkeys(found))[:MOST_TOLD]
 
 
 def group_size(config: RunConfig) -> int:

@@ -40,8 +40,13 @@ class Spec:
 
     def load(self) -> Any:
         """Import the module of `target` and return its attribute."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return resolve(self.target)
+
+
+def resolve(target: str) -> Any:
+    """Import the module of "package.module:attribute" and return the attribute."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

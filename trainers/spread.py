@@ -21,7 +21,7 @@ from trainers.machine import choose_device, quiet_libraries, use_threads
 from trainers.models.base import load_model
 from trainers.models.configured import configured
 from trainers.prompts import load_prompts
-from trainers.rewards import Mixture, load_reward
+from trainers.rewards import Mixture, load_reward, unscorable
 
 PROMPTS, SAMPLES = 8, 4
 
@@ -74,7 +74,7 @@ def check_spread(config: RunConfig, prompts: int = PROMPTS, samples: int = SAMPL
     chosen = [texts[i * len(texts) // count] for i in range(count)]
     reward = load_reward(config.reward, device, config)
     model = load_model(configured(config), device)
-    found = reward.validate_prompts(chosen) + model.prompt_problems(chosen)
+    found = unscorable(config.reward, chosen, config) + model.prompt_problems(chosen)
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
     items = ev.plan(chosen, count, samples, config.seed)

@@ -5,6 +5,7 @@ machine.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from rsm_app.jobs.store import Run, RunStore
@@ -14,13 +15,13 @@ from trainers.errors import InputError
 from trainers.run_folder import atomic_write
 
 
-def resolved_start(store: RunStore, config: RunConfig, owner: str) -> RunConfig:
+def resolved_start(store: RunStore, config: RunConfig, *owners: str) -> RunConfig:
     """Return settings whose ``start_adapter`` is a run's folder instead of its id.
 
     Args:
         store: The runs directory.
         config: The settings; ``start_adapter`` may be empty, a run's id, or the folder of one.
-        owner: Who asks.
+        owners: Who asks, by every name.
 
     Raises:
         InputError: There is no such run, it is somebody else's, or its LoRA does not fit the settings.
@@ -29,7 +30,7 @@ def resolved_start(store: RunStore, config: RunConfig, owner: str) -> RunConfig:
         return config
     path = Path(config.start_adapter)
     run = store.run(path.name) if str(path) in (path.name, str(store.root / path.name)) else None
-    if run is None or not _may_read(run, owner):
+    if run is None or not _may_read(run, owners):
         raise InputError("'start_adapter' must be the id of a run of yours, or of one that is shared.")
     config = dataclasses.replace(config, start_adapter=str(run.path))
     checked_start(config)
@@ -51,6 +52,6 @@ def keep_start(run: Run, config: RunConfig) -> None:
         atomic_write(run.folder.start / WEIGHTS, weights)
 
 
-def _may_read(run: Run, owner: str) -> bool:
+def _may_read(run: Run, owners: Sequence[str]) -> bool:
     job = run.job()
-    return job.shared or job.owner in ("", owner)
+    return job.shared or job.owner in ("", *owners)

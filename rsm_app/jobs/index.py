@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from rsm_app.jobs.records import Job
 from rsm_app.jobs.states import ENDED, waiting
 from rsm_app.jobs.store import Run, RunStore
 
@@ -32,6 +33,7 @@ class Row:
     Attributes:
         id: The run's id.
         owner: Who asked for it.
+        address: Where an owner who signed in asked from.
         state: One of ``states.STATES``.
         phase: What its worker does or did last.
         config: Its settings as JSON.
@@ -55,6 +57,7 @@ class Row:
 
     id: str
     owner: str
+    address: str
     state: str
     phase: str
     config: str
@@ -74,6 +77,11 @@ class Row:
     shared: bool
     holds: bool
     stamp: str
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Every name that its owner asked under, as in ``records.Job``."""
+        return Job(self.owner, address=self.address).owners
 
     @property
     def settings(self) -> dict:
@@ -122,21 +130,19 @@ class Index:
     def rows(
         self,
         states: Iterable[str] = (),
-        owner: str | None = None,
         limit: int = -1,
         scan: bool = False,
-        viewer: str | None = None,
+        viewer: Sequence[str] | None = None,
     ) -> list[Row]:
         """Return runs, newest first.
 
         Args:
             states: Only runs in these states; all when empty.
-            owner: Only runs of this owner.
             limit: At most this many; -1 for all.
             scan: Whether every folder is looked at, not only those that are expected to have changed.
-            viewer: Only runs that this owner may look at.
+            viewer: Only runs that somebody with these names may look at.
         """
-        where, values = _where(states=states, owner=owner, viewer=viewer)
+        where, values = _where(states=states, viewer=viewer)
         return self._attempt(lambda: self._read(where, values, limit, scan=scan))
 
     def moving(self) -> list[Row]:
@@ -155,7 +161,7 @@ class Index:
         states: Iterable[str] = (),
         pinned: bool = False,
         fits: Callable[[str, str, str, str], bool] | None = None,
-        viewer: str | None = None,
+        viewer: Sequence[str] | None = None,
     ) -> Page:
         """Return a part of the runs, newest first, and how many there are, without reading all of them.
 
@@ -165,7 +171,7 @@ class Index:
             states: Only runs in these states; all when empty.
             pinned: Whether only pinned runs are wanted.
             fits: Whether a run is wanted, by its id, state, owner and settings as JSON.
-            viewer: Only runs that this owner may look at, in the sums as well.
+            viewer: Only runs that somebody with these names may look at, in the sums as well.
         """
         where, everything = _where(states=states, pinned=pinned, viewer=viewer), _where(viewer=viewer)
         return self._attempt(lambda: self._read_page(*where, everything, fits, limit, offset))
@@ -302,6 +308,7 @@ class Index:
         return Row(
             id=run.id,
             owner=job.owner,
+            address=job.address,
             state=status.state,
             phase=status.phase,
             config=json.dumps(run.settings()),
@@ -326,10 +333,9 @@ class Index:
 
 def _where(
     states: Iterable[str] = (),
-    owner: str | None = None,
     pinned: bool = False,
     ids: Sequence[str] | None = None,
-    viewer: str | None = None,
+    viewer: Sequence[str] | None = None,
 ) -> tuple[str, tuple]:
     """Return a condition with its values."""
     conditions, values = [], []
@@ -337,14 +343,12 @@ def _where(
         if allowed is not None:
             conditions.append(f"{column} IN ({', '.join('?' * len(allowed))})")
             values += allowed
-    if owner is not None:
-        conditions.append("owner = ?")
-        values.append(owner)
     if pinned:
         conditions.append("pinned")
     if viewer is not None:
-        conditions.append("(owner IN ('', ?) OR shared)")
-        values.append(viewer)
+        names = ("", *viewer)
+        conditions.append(f"(owner IN ({', '.join('?' * len(names))}) OR shared)")
+        values += names
     return f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(values)
 
 

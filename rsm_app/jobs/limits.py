@@ -58,6 +58,10 @@ class Limits:
         30, "RSM_STOP_GRACE_SECONDS", "Seconds for a stop beyond what the worker says it needs."
     )
 
+    def within(self, seconds: float) -> float:
+        """Return a time budget, or the longest that is allowed where that is shorter."""
+        return min(seconds, self.run_seconds) if self.run_seconds else seconds
+
 
 def read_limits(environment: Mapping[str, str] | None = None) -> Limits:
     """Return the limits that the environment sets, defaults for the others, those of a Space on one.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rsm_app.jobs.devices import usable
 from rsm_app.jobs.index import Row
+from rsm_app.jobs.records import Job
 
 _USUAL_SECONDS = 120.0
 
@@ -32,6 +32,15 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if row.state == "queued"), key=lambda row: row.ticket)
 
 
+def share(rows: Iterable[Row], asked: Job | Row) -> int:
+    """Return how many of some runs count as those of whoever asked for one, towards what one may have.
+
+    Somebody who signed in counts together with whoever asks from the same address without a name, so that
+    signing out gives no second share; two who signed in do not for sharing an address.
+    """
+    return sum(asked.owner in row.owners or row.owner in asked.owners for row in rows)
+
+
 def ready(
     waiting: Sequence[Row], holding: Sequence[Row], devices: Sequence[str], running_cap: float
 ) -> Iterator[tuple[Row, str]]:
@@ -46,17 +55,17 @@ def ready(
         running_cap: Runs of one owner at the same time; 0 for any number.
     """
     taken = {row.device or devices[0] for row in holding}
-    owners = Counter(row.owner for row in holding)
+    working = list(holding)
     for row in waiting:
         if taken.issuperset(devices):
             return
-        if running_cap and owners[row.owner] >= running_cap:
+        if running_cap and share(working, row) >= running_cap:
             continue
         fitting = usable(_asked(row), devices)
         device = next((name for name in fitting if name not in taken), None)
         if device is not None:
             taken.add(device)
-            owners[row.owner] += 1
+            working.append(row)
             yield row, device
 
 

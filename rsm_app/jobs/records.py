@@ -18,6 +18,7 @@ class Job:
 
     Attributes:
         owner: Who asked for it; empty when that is unknown.
+        address: Where an owner who signed in asked from; empty when the owner is the address.
         submitted: When, in seconds since 1970.
         ticket: Number in the queue, growing from request to request; 0 when it does not wait. A ticket is
             used up when a worker was started for it.
@@ -28,12 +29,18 @@ class Job:
     """
 
     owner: str = ""
+    address: str = ""
     submitted: float = 0.0
     ticket: int = 0
     withdrawn: bool = False
     pinned: bool = False
     shared: bool = False
     limits: dict = field(default_factory=dict)
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Every name that the owner asked under, first the one whose run it is."""
+        return (self.owner, self.address) if self.address else (self.owner,)
 
 
 @dataclass(frozen=True)

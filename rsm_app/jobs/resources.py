@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from rsm_app.jobs.devices import CPU, devices, usable
+from rsm_app.jobs.devices import CPU, devices, gpu_memory_gb, usable
 
 # US dollars an hour, as the Hub's documentation of Spaces lists them (huggingface.co/docs/hub/spaces-gpus).
 # Kinds whose listed price has changed over time are left out: name the price in RSM_HOURLY_PRICE instead.
@@ -36,19 +36,23 @@ class Resources:
         cores: CPU cores.
         free_memory_mb: Memory that is free now, in 2**20 bytes.
         hourly_price: US dollars an hour, or None when nothing says.
+        gpu_memory_gb: Memory of the largest GPU, in 10⁹ bytes; 0 where the device is none, or nothing says.
     """
 
     device: str
     cores: int
     free_memory_mb: float
     hourly_price: float | None
+    gpu_memory_gb: float = 0.0
 
 
 def resources(asked: str) -> Resources:
     """Return what a run that asks for a device can have now."""
     fitting = usable(asked, devices())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Resources(fitting[0] if fitting else "", cores, free_memory_mb(), hourly_price())
+    device = fitting[0] if fitting else ""
+    memory = gpu_memory_gb() if on_gpu(device) else 0.0
+    return Resources(device, cores, free_memory_mb(), hourly_price(), memory)
 
 
 def on_gpu(device: str) -> bool:

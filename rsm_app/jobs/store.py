@@ -37,8 +37,10 @@ def valid_run_id(run_id: object) -> bool:
 
 
 def new_run_id() -> str:
-    """Return an id that sorts by time and that two processes never choose alike."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    """Return an id that sorts by time (UTC, to 15 µs) and that two processes never choose alike."""
+    now = time.time()
+    within = int(now % 1 * 0x10000)
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{within:04x}{secrets.token_hex(2)}"
 
 
 class Run:

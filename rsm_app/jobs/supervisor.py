@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rsm_app.jobs import cleaning, zero_gpu
@@ -25,7 +25,8 @@ from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
 from rsm_app.jobs.permission import check_settings
-from rsm_app.jobs.queue import Place, in_order, places, ready
+from rsm_app.jobs.queue import Place, in_order, places, ready, share
+from rsm_app.jobs.records import Job
 from rsm_app.jobs.states import ENDED, at_work, spoken
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
@@ -72,13 +73,16 @@ class Supervisor:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def submit(self, config: RunConfig, prompts: str | None = None, owner: str = "") -> Run:
+    def submit(
+        self, config: RunConfig, prompts: str | None = None, owner: str = "", address: str = ""
+    ) -> Run:
         """Queue a new run, and start it if its turn is now.
 
         Args:
             config: The settings, already checked.
             prompts: Text of the training prompts, one a line, when they are not a built-in set.
-            owner: Who asks.
+            owner: Who asks, and whose run it becomes.
+            address: Where somebody who signed in asks from.
 
         Raises:
             InputError: A limit, a device or something else that is not there speaks against it.
@@ -86,14 +90,15 @@ class Supervisor:
         """
         self._check_budget(config.budget_seconds)
         check_settings(config, self._devices, own_prompts=prompts is not None)
-        config = resolved_start(self.store, config, owner)
+        asked = Job(owner, address)
+        config = resolved_start(self.store, config, *asked.owners)
         with self.store.lock():
-            self._check_room(owner)
-            run = self._create(config, prompts, owner)
+            self._check_room(asked)
+            run = self._create(config, prompts, asked)
         self.tick()
         return run
 
-    def _create(self, config: RunConfig, prompts: str | None, owner: str) -> Run:
+    def _create(self, config: RunConfig, prompts: str | None, asked: Job) -> Run:
         try:
             run = self.store.create()
         except OSError as error:
@@ -105,7 +110,8 @@ class Supervisor:
                 atomic_write(run.prompts, prompts)
                 config = dataclasses.replace(config, prompts=str(run.prompts))
             keep_start(run, config)
-            run.change_job(owner=owner, submitted=time.time(), ticket=self.index.last_ticket() + 1)
+            who = {"owner": asked.owner, "address": asked.address}
+            run.change_job(**who, submitted=time.time(), ticket=self.index.last_ticket() + 1)
             atomic_write(run.request, config.to_json())  # last: only now is it a run
         except StudioError:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -180,7 +186,7 @@ class Supervisor:
 
     def _enqueue(self, run: Run, limits: dict) -> None:
         job = run.job()
-        self._check_room(job.owner)
+        self._check_room(job)
         run.change_job(
             submitted=job.submitted or time.time(),
             ticket=max(self.index.last_ticket(), run.worker().ticket) + 1,  # never one that is used up
@@ -269,9 +275,9 @@ class Supervisor:
                 "time budget."
             )
 
-    def _check_room(self, owner: str) -> None:
+    def _check_room(self, asked: Job) -> None:
         cap = self.limits.owner_queued
-        if cap and len(self.index.rows(("queued",), owner=owner, scan=True)) >= cap:
+        if cap and share(self.index.rows(("queued",), scan=True), asked) >= cap:
             raise InputError(
                 f"You have {cap:g} runs waiting already, as many as one may have here. Wait until one "
                 "starts, or take one out of the queue."
@@ -290,10 +296,15 @@ class Supervisor:
             self._places = places(in_order(moving), live, self._devices)
         return self._places.get(run_id)
 
-    def present(self) -> Run | None:
-        """Return the run to show when none is named: the latest at work, else the next in the queue."""
-        rows = self.index.rows(LIVE) or self.index.queue()
-        return self.store.run(rows[0].id) if rows else None
+    def present(self, owners: Sequence[str]) -> Run | None:
+        """Return the run to show when none is named: one's own before others that one may see.
+
+        Of several it is the latest at work, else the next in the queue.
+        """
+        rows = self.index.rows((*LIVE, "queued"), viewer=owners)
+        rows = [row for row in rows if row.state in LIVE] + in_order(rows)
+        chosen = min(rows, key=lambda row: row.owner not in owners, default=None)
+        return self.store.run(chosen.id) if chosen else None
 
     # -- keeping things moving -----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Each checks like the page does: the same limits, the same owner, a sentence for 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import io
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from rsm_app.jobs.index import Row
 from rsm_app.jobs.states import STATES
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import playground
-from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
+from trainers.preflight import prompt_problems
 from trainers.presets import build_config
 from trainers.prompts import builtin_sets, check_prompts
 from trainers.run_folder import read_json
@@ -64,7 +66,7 @@ class Api:
         model: str = RunConfig.model,
         reward: str = RunConfig.reward,
         estimator: str = RunConfig.estimator,
-        budget_seconds: float = RunConfig.budget_seconds,
+        budget_seconds: float | None = None,
         seed: int = RunConfig.seed,
         prompts: str = "",
         settings: dict | None = None,
@@ -76,20 +78,26 @@ class Api:
             model: A base model.
             reward: A reward, or a mixture such as shapes:1,tiny_clip:0.2.
             estimator: A method.
-            budget_seconds: The time it may take.
+            budget_seconds: The time it may take; None for the usual one of model and method.
             seed: The same seed repeats the run.
             prompts: A built-in set's name, or own prompts, one a line.
             settings: Any other setting by name.
         """
         values, own = self._values(settings), None
-        values |= {"budget_seconds": budget_seconds, "seed": seed}
+        values["seed"] = seed
+        if budget_seconds is not None:
+            values["budget_seconds"] = budget_seconds
         if prompts in builtin_sets():
             values["prompts"] = prompts
         elif prompts:
             own = _own_prompts(prompts)
         require_model(str(model))
         config = build_config(str(model), str(estimator), str(reward), values)
-        return self._told(self.supervisor.submit(config, own, owner_of(request)).id)
+        if budget_seconds is None:
+            usual = self.supervisor.limits.within(config.budget_seconds)
+            config = dataclasses.replace(config, budget_seconds=usual)
+        _refuse_unusable(config, own)
+        return self._told(self.supervisor.submit(config, own, *owners_of(request)).id)
 
     @staticmethod
     def _values(settings: object) -> dict:
@@ -116,7 +124,7 @@ class Api:
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_LISTED:
             raise InputError(f"'limit' must be a whole number from 1 to {MOST_LISTED}.")
         states = (state,) if state else ()
-        rows = self.supervisor.index.rows(states, limit=limit, viewer=owner_of(request))
+        rows = self.supervisor.index.rows(states, limit=limit, viewer=owners_of(request))
         return [self._row(row) for row in rows]
 
     def stop_run(self, request: gr.Request, run: str) -> dict[str, Any]:
@@ -178,6 +186,12 @@ def _own_prompts(text: object) -> str:
     if not isinstance(text, str) or len(text) > MAX_UPLOAD_BYTES:
         raise InputError("'prompts' must be the name of a built-in set, or text with one prompt a line.")
     return "\n".join(check_prompts(text.splitlines(), "'prompts'")) + "\n"
+
+
+def _refuse_unusable(config: RunConfig, own: str | None) -> None:
+    told = prompt_problems(config, own.splitlines() if own else None)
+    if found := [sentence for sentences in told.values() for sentence in sentences]:
+        raise InputError(*dict.fromkeys(found))
 
 
 def _data_url(picture) -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui.access import owner_of, visible_run
+from rsm_app.ui.access import owners_of, visible_run
 from rsm_app.ui.live import run_title
 from rsm_app.ui.result import is_finite, number
 from trainers.run_folder import RunFolder
@@ -33,9 +33,9 @@ def finished_choices(
         request: Who asks.
         mine: Whether only runs that the asker may change are wanted.
     """
-    root, found, me = str(supervisor.store.root), [], owner_of(request)
+    root, found, me = str(supervisor.store.root), [], owners_of(request)
     for row in supervisor.index.rows(ENDED, viewer=me):
-        if mine and row.owner not in ("", me):
+        if mine and row.owner not in ("", *me):
             continue
         path = f"{root}/{row.id}"  # plain text and one look at the disk a run: there may be thousands
         name = _name(path, row.config, _stamp(f"{path}/report.json"))

@@ -31,12 +31,12 @@ class FormError(InputError):
 
 def place_of(sentence: str) -> str:
     """Return the place of the first setting that a sentence of the engine names; empty when it names none."""
-    for name in _QUOTED.findall(sentence):
-        if name in _FIELDS:
-            return _FIELDS[name]
-        if name in ADVANCED:
-            return group_of(name)
-    return ""
+    return next(filter(None, map(place_of_field, _QUOTED.findall(sentence))), "")
+
+
+def place_of_field(name: str) -> str:
+    """Return the place of a setting; empty when it has none on the form."""
+    return group_of(name) if name in ADVANCED else _FIELDS.get(name, "")
 
 
 def line(place: str) -> gr.HTML:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import gradio as gr
-
 from rsm_app.jobs.fitting import device_problem, trainable
 from rsm_app.ui import field_problems, fields
 from rsm_app.ui.field_problems import FormError
@@ -18,6 +16,7 @@ from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.methods import METHODS, fitting_methods, misfit
 from trainers.models import MODELS
+from trainers.preflight import prompt_problems
 from trainers.presets import build_config, default_config
 from trainers.prompts import builtin_sets, check_prompts, load_prompts
 from trainers.rewards import REWARDS, RewardSpec, parse_mixture
@@ -26,7 +25,6 @@ from trainers.rewards.weights import size_words
 CUSTOM = "custom"
 BUILTIN, PASTE, FILE = "Built-in set", "Paste", "Upload a file"
 PROMPT_SOURCES = (BUILTIN, PASTE, FILE)
-BUDGETS = (60, 120, 300, 900)
 MAX_UPLOAD_BYTES = 1_000_000
 # What the list of estimators shows at once: first choices for each kind of reward, and the field's baseline.
 FIRST_CHOICES = (
@@ -114,16 +112,6 @@ def rewards_ruled_out() -> str:
         f'<details class="rsm-more"><summary>{some} run here: see why</summary>'
         f'<ul class="rsm-out">{items}</ul></details>'
     )
-
-
-def budget_options() -> list[tuple[str, str]]:
-    """Return the time budgets, the newcomer's own among them."""
-    seconds = sorted({*BUDGETS, round(RunConfig.budget_seconds)})
-    return [*((_budget_label(s), str(s)) for s in seconds), ("Custom", CUSTOM)]
-
-
-def _budget_label(seconds: int) -> str:
-    return f"{seconds // 60} min" if seconds % 60 == 0 else f"{seconds} s"
 
 
 def newcomer_config() -> RunConfig:
@@ -283,6 +271,9 @@ def check(form: Form) -> tuple[RunConfig, str | None]:
     except InputError as error:
         placed = {text: field_problems.place_of(text) for text in error.problems}
         found |= {text: place for text, place in placed.items() if text not in found}
+    if config is not None and field_problems.PROMPTS not in found.values():
+        for field, sentences in prompt_problems(config, text.splitlines() if text else None).items():
+            found |= dict.fromkeys(sentences, field_problems.place_of_field(field))
     if found or config is None:
         raise FormError(found)
     return config, text
@@ -361,28 +352,3 @@ def settings_line(settings: Mapping[str, object]) -> str:
     title = REWARDS.get(reward).title if reward in REWARDS else reward
     name = MODELS.get(model).title if model in MODELS else model
     return f"{name} learns “{title}” with {method} in about {seconds:g} seconds."
-
-
-def tuned_of(config: RunConfig) -> list[object]:
-    """Return what follows the three choices: the built-in prompt set, then the advanced inputs' values."""
-    return [config.prompts, *fields.values_of(config)]
-
-
-def presets_for(model: str, estimator: str | None, reward: str) -> list[object]:
-    """Return ``tuned_of`` the tuned settings of a combination; the mixture may be unfinished."""
-    return tuned_of(default_config(model, estimator or METHODS.names()[0], reward))
-
-
-def changes(tuned: list[object], before: list[object]) -> list[object]:
-    """Return what the inputs of ``tuned_of`` are to show when other tuned settings take the place of some.
-
-    The prompt set is set anew where another fits, all advanced inputs where any of them differs: what
-    somebody chose otherwise stays only as long as the tuned settings do.
-
-    Args:
-        tuned: The settings of the new choices.
-        before: Those of the choices before; empty for none.
-    """
-    head, *values = tuned
-    first = head if tuned[:1] != before[:1] else gr.skip()
-    return [first, *(values if values != before[1:] else [gr.skip()] * len(values))]

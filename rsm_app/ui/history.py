@@ -93,7 +93,7 @@ class Outcome:
     seconds: float | None = None
 
 
-def listing(supervisor: Supervisor, view: View, me: str) -> Page:
+def listing(supervisor: Supervisor, view: View, me: tuple[str, ...]) -> Page:
     """Return the page of runs that a view asks for, or the last one when there are not as many.
 
     Args:
@@ -144,16 +144,16 @@ def title(row: Row) -> str:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def owner_name(owner: str, me: str) -> str:
+def owner_name(owner: str, me: tuple[str, ...]) -> str:
     """Return how an owner is shown: never by the address of a visitor.
 
     Args:
         owner: Who asked for the run, as recorded.
-        me: Who looks at it, as it would be recorded.
+        me: Who looks at it, by every name that would be recorded.
     """
     if not owner:
         return "a shell"
-    if owner == me:
+    if owner in me:
         return "you"
     try:
         ipaddress.ip_address(owner)

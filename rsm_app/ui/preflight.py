@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from functools import lru_cache
 from html import escape
 
 from rsm_app.jobs import cleaning
@@ -10,13 +13,21 @@ from rsm_app.jobs.resources import Resources, on_gpu, resources
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui.result import duration, number, reward_title
 from trainers.config import RunConfig
-from trainers.preflight import Estimate, estimate, group_size, obstacles
+from trainers.models import MODELS
+from trainers.models.access import access_problems
+from trainers.models.configured import configured
+from trainers.models.memory import smallest_preset
+from trainers.preflight import Estimate, estimate, group_size
+from trainers.rewards import reward_obstacles
 
 MEMORY_MARGIN = 1.1
+ASKED_SECONDS = 60.0
 SILENT_SHARE = 0.5
+UNKNOWN = "not known yet"
 UNMEASURED = (
-    "How long it takes cannot be told yet: no run with this model and estimator has finished on such a "
-    "device here. The first one will tell."
+    "How many updates there is time for cannot be told yet: no run with this model and estimator has "
+    "finished on such a device here. The first one will tell. It keeps to its time budget, unless that has "
+    "no room for a single update."
 )
 WAITING = '<p class="rsm-facts" role="status" aria-busy="true">{}</p>'
 DRAWING = WAITING.format("Loading the base model and drawing a few pictures. This takes some seconds.")
@@ -36,7 +47,7 @@ def preflight_html(supervisor: Supervisor, config: RunConfig) -> str:
     listed = f'<ul class="rsm-notes" aria-label="Worth knowing">{items}</ul>' if items else ""
     return (
         '<section class="rsm-preflight" aria-label="What this run will take" data-ready="true">'
-        f"<h3>What this run will take</h3>{_times(expected) if expected else ''}"
+        f"<h3>What this run will take</h3>{_times(expected) if expected else _longest(config)}"
         f"{_figures(config, expected, machine, free)}{listed}"
         f'<p class="rsm-facts">{escape(expected.source if expected else UNMEASURED)}</p></section>'
     )
@@ -72,39 +83,59 @@ def _times(expected: Estimate) -> str:
     )
 
 
+def _longest(config: RunConfig) -> str:
+    return f'<p class="rsm-total">At most <b>{duration(config.budget_seconds)}</b>, its time budget</p>'
+
+
 def _figures(config: RunConfig, expected: Estimate | None, machine: Resources, free_disk: float) -> str:
     size = group_size(config)
     compared = f"{size} pictures" if size else "none: gradients are read"
     pictures = 2 * config.eval_prompts * config.eval_samples_per_prompt
     device = f"GPU ({machine.device})" if on_gpu(machine.device) else f"CPU, {machine.cores} cores"
+    limited = f"at most {config.max_updates}" if config.max_updates else UNKNOWN
     tiles = [
-        ("Updates", f"about {expected.updates}" if expected else "–"),
-        ("Pictures for training", f"about {expected.training_pictures:,}" if expected else "–"),
+        ("Updates", f"about {expected.updates}" if expected else limited),
+        ("Pictures for training", f"about {expected.training_pictures:,}" if expected else UNKNOWN),
         ("Pictures to compare", f"{pictures + (expected.probe_pictures if expected else 0):,}"),
         ("Compared in a group", compared),
-        ("Memory", _memory(expected, machine)),
+        _memory(config, expected, machine),
         ("Device", device if machine.device else "none fits"),
         ("Free disk", _size(free_disk)),
     ]
-    if machine.hourly_price is not None and expected:
-        tiles.append(("Cost", _price(machine.hourly_price * expected.total_seconds / 3600)))
+    if machine.hourly_price is not None:
+        tiles.append(("Cost", _cost(machine.hourly_price, config, expected)))
     cells = "".join(f"<div><dt>{title}</dt><dd>{escape(value)}</dd></div>" for title, value in tiles)
     return f'<dl class="rsm-figures">{cells}</dl>'
 
 
-def _memory(expected: Estimate | None, machine: Resources) -> str:
-    if expected is None:
-        return f"{_size(machine.free_memory_mb)} free"
+def _memory(config: RunConfig, expected: Estimate | None, machine: Resources) -> tuple[str, str]:
+    """Return the tile of the memory that counts: the GPU's on a GPU, else the machine's."""
     if on_gpu(machine.device):
-        return f"about {_size(expected.memory_mb)}"
-    return f"about {_size(expected.memory_mb)} of {_size(machine.free_memory_mb)} free"
+        needed = smallest_preset(configured(config))
+        told = f"{needed} GB or more" if needed else UNKNOWN
+        if expected:
+            told = f"about {expected.memory_mb * 2**20 / 1e9:.1f} GB"
+        return "GPU memory", f"{told}, of {machine.gpu_memory_gb:.0f} GB" if machine.gpu_memory_gb else told
+    free = f"{_size(machine.free_memory_mb)} free"
+    return "Memory", f"about {_size(expected.memory_mb)} of {free}" if expected else free
+
+
+def _cost(hourly: float, config: RunConfig, expected: Estimate | None) -> str:
+    """Say what a run costs; the time budget is the most that it takes where nothing was measured."""
+    if hourly == 0:
+        return "free"
+    dollars = hourly * (expected.total_seconds if expected else config.budget_seconds) / 3600
+    if dollars < 0.01:
+        return "less than $0.01"
+    return f"about ${dollars:.2f}" if expected else f"at most ${math.ceil(round(100 * dollars, 6)) / 100:.2f}"
 
 
 def _doubts(
     config: RunConfig, expected: Estimate | None, machine: Resources, supervisor: Supervisor
 ) -> list[str]:
     """Say what speaks against a run with these settings."""
-    found = obstacles(config) + (_doubts_about(config, expected, machine) if expected else [])
+    found = [*_asked_lately(config.model, int(time.monotonic() // ASKED_SECONDS)), *reward_obstacles(config)]
+    found += _doubts_about(config, expected, machine) if expected else []
     limit = supervisor.limits.run_seconds
     if limit and config.budget_seconds > limit:
         found.append(f"A run may take {duration(limit)} here; choose a shorter time budget.")
@@ -112,6 +143,15 @@ def _doubts(
         found.append(f"No device of this machine is {config.device}; choose auto in the advanced settings.")
     low_disk = cleaning.low_disk(supervisor.store, supervisor.limits.free_mb)
     return found + ([low_disk] if low_disk else [])
+
+
+@lru_cache(maxsize=64)
+def _asked_lately(model: str, _period: int) -> tuple[str, ...]:
+    """Return what keeps a model from being loaded here; the Hub is asked once in a period.
+
+    The page asks at every change of the form. A start asks anew, so an accepted licence counts at once.
+    """
+    return tuple(access_problems(MODELS.get(model)))
 
 
 def _doubts_about(config: RunConfig, expected: Estimate, machine: Resources) -> list[str]:
@@ -179,9 +219,3 @@ def _runs(count: int) -> str:
 
 def _size(mb: float) -> str:
     return f"{mb / 1024:.1f} GiB" if mb >= 1024 else f"{mb:.0f} MiB"
-
-
-def _price(dollars: float) -> str:
-    if dollars == 0:
-        return "free"
-    return f"about ${dollars:.2f}" if dollars >= 0.01 else "less than $0.01"

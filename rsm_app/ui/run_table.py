@@ -56,7 +56,7 @@ def summary_html(listing: Page, trouble: str) -> str:
     return f'<p class="rsm-facts">{" · ".join(parts)}</p>{told}' if count else told
 
 
-def table_html(supervisor: Supervisor, listing: Page, view: View, me: str) -> str:
+def table_html(supervisor: Supervisor, listing: Page, view: View, me: tuple[str, ...]) -> str:
     """Return the lines of one page of runs, or a sentence when there are none."""
     if not listing.rows:
         count = sum(listing.states.values())
@@ -82,7 +82,7 @@ def _runs(count: int, verb: bool = False) -> str:
     return f"{'There' + are + ' ' if verb else ''}{count:,} {'run' if count == 1 else 'runs'}"
 
 
-def _line(supervisor: Supervisor, row: Row, chosen: bool, me: str) -> str:
+def _line(supervisor: Supervisor, row: Row, chosen: bool, me: tuple[str, ...]) -> str:
     report = history.outcome(supervisor.store.root / row.id)
     place = supervisor.place(row.id) if row.state == "queued" else None
     title, method = escape(history.title(row)), escape(history.names(row.config)[2])

@@ -20,7 +20,7 @@ from rsm_app.jobs.index import Page, Row
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import history, run_table
-from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.history import View
 from rsm_app.ui.runs_parts import IDLE_SECONDS, MOVING_SECONDS, PIN, SHARE, UNPIN, UNSHARE, Parts, build_parts
 from trainers.errors import StudioError
@@ -122,7 +122,7 @@ class _Page:
 
     def _turn(self, raw: dict, seen: dict, step: int, request: gr.Request) -> dict:
         view = View.read(raw)
-        shown = history.listing(self.supervisor, view, owner_of(request)).offset // history.PAGE_SIZE
+        shown = history.listing(self.supervisor, view, owners_of(request)).offset // history.PAGE_SIZE
         view = dataclasses.replace(view, page=max(0, shown + step))
         return self._show(view, seen, request, view_changed=True)
 
@@ -147,7 +147,7 @@ class _Page:
 
     def _content(self, view: View, request: gr.Request) -> tuple[dict, View, bool]:
         """Return what the parts show by name, the view, and whether its chosen run is no longer there."""
-        me = owner_of(request)
+        me = owners_of(request)
         listed = history.listing(self.supervisor, view, me)
         run, row = self._chosen(view, listed, request)
         gone = bool(view.chosen and row is None)
@@ -173,7 +173,7 @@ class _Page:
         row = next((row for row in listed.rows if row.id == run.id), None)
         return run, row or self.supervisor.index.row(run.id)
 
-    def _list_content(self, listed: Page, view: View, me: str) -> dict:
+    def _list_content(self, listed: Page, view: View, me: tuple[str, ...]) -> dict:
         last = listed.offset + len(listed.rows)
         moving = any(listed.states.get(state) for state in (*LIVE, "queued"))
         return {

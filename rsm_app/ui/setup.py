@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from rsm_app.jobs.fitting import trainable
-from rsm_app.ui import field_problems, fields, form
+from rsm_app.ui import field_problems, fields, form, tuned
 from trainers.config import RunConfig
 from trainers.prompts import builtin_sets
 from trainers.rewards import REWARDS
@@ -55,6 +55,10 @@ class Inputs:
             self.pasted, self.upload, self.budget, self.custom_seconds, self.seed, *self.advanced,
         ]  # fmt: skip
 
+    def following(self) -> list:
+        """Return the inputs that follow the choices, in the order of ``tuned.changes``."""
+        return [self.prompt_set, self.budget, self.custom_seconds, *self.advanced]
+
 
 def build_form() -> Inputs:
     """Render the form with the newcomer's settings."""
@@ -68,7 +72,7 @@ def build_form() -> Inputs:
     prompts = _build_prompts(config)
     line(field_problems.PROMPTS)
     budget = gr.Radio(
-        form.budget_options(), value=str(round(config.budget_seconds)), label="5 · Time budget",
+        tuned.budget_options(), value=str(round(config.budget_seconds)), label="5 · Time budget",
         info="For the whole run, both comparisons included.", elem_id="budget",
     )  # fmt: skip
     custom = gr.Number(label="Seconds", elem_id="custom-seconds", visible=False, value=240)
@@ -82,13 +86,13 @@ def build_form() -> Inputs:
             elem_classes="rsm-plain",
         )
         advanced, sections = fields.build_fields(config, line)
-    tuned = gr.State(form.tuned_of(config))
+    followed = gr.State(tuned.tuned_of(config))
     preflight = _build_preflight()
     with gr.Column(elem_id="start-bar"):
         problems = gr.HTML("", elem_id="problems", padding=False)
         start = gr.Button("Start", variant="primary", size="lg", elem_id="start")
     return Inputs(
-        *choices, *prompts, budget, custom, seed, advanced, tuned, *preflight, start, problems, told,
+        *choices, *prompts, budget, custom, seed, advanced, followed, *preflight, start, problems, told,
         {"": whole, **sections},
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ from rsm_app.jobs.base_samples import check_spread
 from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import field_problems, fields, form, pictures, preflight, watch
-from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui import field_problems, form, pictures, preflight, tuned, watch
+from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
@@ -70,12 +70,9 @@ class _Page:
         }
         chosen = [
             form_.mixture, form_.estimator, form_.every, form_.notes, form_.spread_result, form_.tuned,
-            form_.prompt_set, *form_.advanced,
+            *form_.following(),
         ]  # fmt: skip
-        restored = [
-            form_.model, form_.reward, form_.prompt_source, form_.pasted, form_.budget,
-            form_.custom_seconds, form_.seed, *chosen,
-        ]  # fmt: skip
+        restored = [form_.model, form_.reward, form_.prompt_source, form_.pasted, form_.seed, *chosen]
         self._wire_form(chosen)
         self._wire_run(poll, restored)
         panel.timer.tick(**poll, trigger_mode="once")
@@ -96,14 +93,17 @@ class _Page:
     def _wire_form(self, chosen: list) -> None:
         form_ = self.inputs
         preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told(), **_QUIET}
-        choices = [form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every]
+        choices = [
+            form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every,
+            form_.budget, form_.custom_seconds,
+        ]  # fmt: skip
         gr.on(
             [form_.model.input, form_.reward.input, form_.mixture.blur, form_.every.input],
             self.choose, choices, chosen, trigger_mode="always_last", **_QUIET,
         ).then(**preview)  # fmt: skip
         # Leaves the list itself alone: it must not move under somebody who goes through it by keyboard.
         form_.estimator.input(
-            self.choose_estimator, choices, [form_.notes, form_.tuned, form_.prompt_set, *form_.advanced],
+            self.choose_estimator, choices, [form_.notes, form_.tuned, *form_.following()],
             trigger_mode="always_last", **_QUIET,
         ).then(**preview)  # fmt: skip
         form_.prompt_source.change(
@@ -171,12 +171,20 @@ class _Page:
         return watch.Sight(run, allowed(run, request), order) if run else None
 
     def choose(
-        self, model: str, reward: str, mixture: str, estimator: str, tuned: list, every: bool = False
+        self,
+        model: str,
+        reward: str,
+        mixture: str,
+        estimator: str,
+        before: list,
+        every: bool = False,
+        budget: str | None = None,
+        custom_seconds: float | None = None,
     ) -> list:
         """Show what fits the three choices, and their tuned settings where these differ from the last."""
         text = (mixture or "") if reward == form.CUSTOM else reward
         fitting = form.fit(model, text, estimator, every)
-        values = form.presets_for(model, fitting.estimator, text)
+        values = tuned.presets_for(model, fitting.estimator, text, self.supervisor.limits)
         return [
             gr.update(visible=reward == form.CUSTOM),
             gr.update(choices=fitting.choices, value=fitting.estimator),
@@ -184,13 +192,13 @@ class _Page:
             fitting.notes,
             gr.update(value="", visible=False),
             values,
-            *form.changes(values, tuned),
+            *tuned.changes(values, before, tuned.asked_seconds(budget, custom_seconds)),
         ]
 
     def choose_estimator(self, *choices) -> list:
         """Show what goes with another estimator of the list."""
-        _, _, _, notes, _, *tuned = self.choose(*choices)
-        return [notes, *tuned]
+        _, _, _, notes, _, *followed = self.choose(*choices)
+        return [notes, *followed]
 
     def _told(self) -> list:
         """Return what a look at the form's values changes."""
@@ -225,7 +233,7 @@ class _Page:
         try:
             config, prompts = form.check(_form(values))
             require_model(config.model)
-            run = self.supervisor.submit(config, prompts, owner_of(request))
+            run = self.supervisor.submit(config, prompts, *owners_of(request))
         except InputError as error:
             return _problems_html(list(error.problems)), gr.skip()
         except StudioError as error:
@@ -264,7 +272,7 @@ class _Page:
                 return
             config = form.restored_config(run.settings())
             own = _own_text(run) if config.prompts not in builtin_sets() else None
-            shown.append(self.supervisor.submit(config, own, owner_of(request)))
+            shown.append(self.supervisor.submit(config, own, *owners_of(request)))
 
         problems = self._attempt(run_id, request, again)
         return problems, shown[0].id if shown else gr.skip()
@@ -301,12 +309,11 @@ class _Page:
         return watch.show_pair(self.panel, run, pairs[event.index])
 
     def attach(self, remembered: str, request: gr.Request) -> list:
-        """Choose the run a fresh page shows: the address's, else the browser's last, else the live one."""
+        """Choose the run a fresh page shows: the address's, else the browser's last, else a live one."""
         asked = request.query_params.get("run", "")
         run = self._visible(asked or remembered, request)
         if run is None and not asked:
-            live = self.supervisor.present()
-            run = self._visible(live.id, request) if live else None
+            run = self.supervisor.present(owners_of(request))
         updates = self._restored(run)
         shown = run.id if run else asked
         return [shown, *(updates or [gr.skip()] * self._restorable)]
@@ -331,16 +338,13 @@ class _Page:
             value="" if reward != form.CUSTOM else config.reward, visible=reward == form.CUSTOM
         )
         own = config.prompts not in builtin_sets()
-        updates[6:] = [updates[6] if own else config.prompts, *fields.values_of(config)]
-        seconds = f"{config.budget_seconds:g}"
-        listed = seconds in [value for _, value in form.budget_options()]
+        _, seconds, *values = tuned.tuned_of(config)
+        updates[6:] = [updates[6] if own else config.prompts, *tuned.shown_budget(seconds), *values]
         return [
             config.model,
             reward,
             form.PASTE if own else form.BUILTIN,
             _own_text(run) if own else gr.skip(),
-            seconds if listed else form.CUSTOM,
-            gr.skip() if listed else config.budget_seconds,
             config.seed,
             *updates,
         ]

@@ -73,6 +73,7 @@ def test_prompt_files_are_checked(tmp_path, content, expected):
 def test_prompts_that_the_model_or_reward_cannot_read_are_refused(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("a purple elephant\n", encoding="utf-8")
+    assert trainers(*DRY, "--prompts", str(path)).returncode == 2
     result = trainers("train", "--prompts", str(path), "--out", str(tmp_path / "run"))
     assert result.returncode == 2 and "elephant" in result.stderr and "Traceback" not in result.stderr
     path.write_text("a red circle " * 20, encoding="utf-8")

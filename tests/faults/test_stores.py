@@ -277,4 +277,4 @@ def test_a_thousand_finished_runs_are_listed_whole(store):
     assert len(rows) == 1000 and [row.id for row in rows] == sorted((row.id for row in rows), reverse=True)
     assert {row.settings["reward"] for row in rows} == {"shapes"}
     assert len(index.rows(("failed",))) + len(index.rows(("succeeded", "stopped"))) == 1000
-    assert len(index.rows(owner="owner-1")) == 100
+    assert sum(row.owner == "owner-1" for row in index.rows()) == 100

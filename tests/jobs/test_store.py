@@ -20,7 +20,8 @@ def test_what_is_not_a_name_is_no_run_id(text):
 def test_new_ids_are_valid_distinct_and_sort_by_time():
     ids = [new_run_id() for _ in range(50)]
     assert all(valid_run_id(run_id) for run_id in ids) and len(set(ids)) == 50
-    assert [run_id[:15] for run_id in ids] == sorted(run_id[:15] for run_id in ids)
+    times = [run_id[:-4] for run_id in ids]
+    assert times == sorted(times) and len(set(times)) > 1, "within a second as well"
 
 
 def test_only_folders_with_settings_inside_the_directory_are_runs(tmp_path):

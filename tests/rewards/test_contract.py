@@ -73,10 +73,20 @@ def test_half_precision_pictures_are_scored_in_float32(spec, loaded):
 
 
 @every_reward
-def test_its_captions_are_valid_and_others_are_told(spec, loaded):
-    assert loaded(spec).validate_prompts(captions(spec)) == []
+def test_its_captions_are_valid_and_others_are_told(spec):
+    assert spec.unscorable(captions(spec), RunConfig()) == []
     if spec.examples:
-        assert "a red circle" in loaded(spec).validate_prompts(PROMPTS)[0]
+        assert "a red circle" in spec.unscorable(PROMPTS, RunConfig())[0]
+
+
+def test_what_a_reward_cannot_score_is_known_without_torch():
+    code = (
+        "import sys; from trainers.config import RunConfig; from trainers.rewards import REWARDS; "
+        "told = [bool(spec.unscorable(['an astronaut'], RunConfig())) for spec in REWARDS]; "
+        "assert told == [bool(spec.reads) for spec in REWARDS] and any(told); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @every_reward

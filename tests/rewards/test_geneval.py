@@ -12,7 +12,7 @@ from tests.rewards.checkpoints import write_detector
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
 from trainers.prompts import load_prompts
-from trainers.rewards import load_reward
+from trainers.rewards import load_reward, unscorable
 from trainers.rewards.geneval import GenEval, correct, credit, relations
 from trainers.rewards.geneval_prompts import COLORS, OBJECTS, Request, Thing, read_request
 from trainers.rewards.objects import Found, _best, _objects, read_finder
@@ -195,9 +195,11 @@ def test_json_lines_carry_metadata_to_the_reward(tmp_path):
     record = {"prompt": "dogs, please", "tag": "counting", "include": [{"class": "dog", "count": 2}]}
     own.write_text(json.dumps(record) + "\n\n" + json.dumps({"prompt": "a photo of a cat"}) + "\n")
     assert load_prompts(str(own)) == ["dogs, please", "a photo of a cat"]
-    reward = load_reward("geneval", config=RunConfig(prompts=str(own))).parts[0].reward
-    assert isinstance(reward, GenEval) and reward.validate_prompts(["dogs, please"]) == []
-    assert "dogs, please" in load_reward("geneval").validate_prompts(["dogs, please"])[0]
+    config = RunConfig(prompts=str(own))
+    reward = load_reward("geneval", config=config).parts[0].reward
+    assert isinstance(reward, GenEval) and reward.records["dogs, please"] == record
+    assert unscorable("geneval", ["dogs, please"], config) == []
+    assert "dogs, please" in unscorable("geneval", ["dogs, please"], RunConfig())[0]
     for line in ("nonsense", "[1]", '{"text": "x"}', '{"prompt": 3}'):
         own.write_text(f"{line}\n")
         with pytest.raises(InputError, match="Line 1 of .* is not a JSON object"):

@@ -3,9 +3,19 @@ import math
 import pytest
 import torch
 
+from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
 from trainers.registry import Registry
-from trainers.rewards import REWARDS, Mixture, Part, Reward, RewardSpec, load_reward, parse_mixture
+from trainers.rewards import (
+    REWARDS,
+    Mixture,
+    Part,
+    Reward,
+    RewardSpec,
+    load_reward,
+    parse_mixture,
+    unscorable,
+)
 from trainers.rewards.mixture import load_mixture
 
 
@@ -99,8 +109,8 @@ def test_a_non_finite_value_stops_with_its_reward_and_value(value):
 
 
 def test_prompt_problems_of_all_parts_are_joined_without_repeats():
-    mixture = load_reward("shapes,shapes_exact:0.5,brightness")
-    found = mixture.validate_prompts(["a circle", "a photo of an astronaut"])
+    prompts = ["a circle", "a photo of an astronaut"]
+    found = unscorable("shapes,shapes_exact:0.5,brightness", prompts, RunConfig())
     assert len(found) == 1 and "a photo of an astronaut" in found[0]
 
 

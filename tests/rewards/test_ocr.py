@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.rewards import load_reward
+from trainers.config import RunConfig
+from trainers.rewards import REWARDS, load_reward
 from trainers.rewards.ocr import accuracy, decode, edit_distance, quoted, text_boxes
 
 
@@ -41,7 +42,7 @@ def test_accuracy_forgives_case_spaces_and_surroundings(read, score):
 def test_the_first_quoted_text_counts_and_prompts_without_one_are_told():
     assert quoted('a “Red Fox” and a "blue" one') == "redfox"
     assert quoted('an empty ""') == ""
-    found = load_reward("ocr").parts[0].reward.validate_prompts(['a "b"', *["no text"] * 5])
+    found = REWARDS.get("ocr").unscorable(['a "b"', *["no text"] * 5], RunConfig())
     assert len(found) == 4 and "double quotes" in found[0] and found[-1].startswith("2 more")
 
 

@@ -85,6 +85,44 @@ def test_mistakes_are_told_in_sentences(file, change, words):
         parse_mixture(f"{file.parent}/{change}")
 
 
+NO_PATHS = ("~nosuchuser/x.py:f", "\0.py:f", "loop/x.py:f", f"{'x' * 5000}.py:f", "\ud800.py:f")
+
+
+@pytest.mark.parametrize("name", NO_PATHS)
+def test_a_text_that_is_no_path_is_told_in_a_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for mixture in (name, f"brightness:1, {name}:0.5"):
+        with pytest.raises(InputError, match="cannot be (found|read)|does not exist|not valid Python"):
+            build_config("tiny-flow", "grpo", mixture, {})
+    assert not REWARDS.get(name).differentiable
+
+
+def test_a_file_nested_too_deeply_for_python_is_told(tmp_path):
+    (tmp_path / "deep.py").write_text("(" * 5000 + ")" * 5000)
+    with pytest.raises(InputError, match="not valid Python"):
+        parse_mixture(f"{tmp_path}/deep.py:f")
+    (tmp_path / "deep.py").write_text(f"x = {'-' * 100_000}1\n")
+    with pytest.raises(InputError, match="not valid Python"):
+        parse_mixture(f"{tmp_path}/deep.py:f")
+
+
+@pytest.mark.parametrize("name", ["own/mine.py:redness", *NO_PATHS])
+def test_where_it_is_refused_no_file_is_looked_at(name, tmp_path, monkeypatch):
+    """No link is followed, no home is looked up, and the file is not read for what it says of itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "mine.py").write_text(CODE)
+    (tmp_path / "own").symlink_to("real")
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "0")
+    with pytest.raises(InputError, match="This app takes") as told:
+        build_config("tiny-flow", "grpo", name, {})
+    assert str(tmp_path) not in str(told.value)
+    assert resolved(name) == name
+    row = REWARDS.get(name)
+    assert not row.differentiable and str(row.file) == name.removesuffix(f":{row.function}")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("too_few", "shape \\(1,\\) for 3 pictures"), ("raises", "RuntimeError: out of ideas")],

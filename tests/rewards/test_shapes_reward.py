@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.rewards import load_reward
+from trainers.config import RunConfig
+from trainers.rewards import load_reward, unscorable
 from trainers.shapes.grammar import parse
 from trainers.shapes.render import render
 from trainers.shapes.scenes import sample_scene
@@ -30,8 +31,7 @@ def test_a_half_right_picture_earns_part_of_the_credit_but_is_not_exact():
 
 
 def test_prompts_outside_the_grammar_are_refused_in_sentences():
-    reward = load_reward("shapes").parts[0].reward
-    assert reward.validate_prompts(PROMPTS) == []
-    found = reward.validate_prompts([*PROMPTS, "an astronaut", "", "two", "five red dogs", "x"])
+    assert unscorable("shapes", PROMPTS, RunConfig()) == []
+    found = unscorable("shapes", [*PROMPTS, "an astronaut", "", "two", "five red dogs", "x"], RunConfig())
     assert "an astronaut" in found[0]
     assert len(found) == 4 and found[-1].startswith("2 more prompts")

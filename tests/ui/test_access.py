@@ -1,31 +1,37 @@
 """The handlers of the train page by themselves: who may change a run, and what a retry and a copy do."""
 
+import dataclasses
 import json
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import fastapi
 import gradio as gr
 import pytest
+from fastapi.testclient import TestClient
+from starlette.middleware.sessions import SessionMiddleware
 
 from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.queue import ready
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import train
-from rsm_app.ui.access import REFUSED, allowed, owner_of
+from rsm_app.ui.access import REFUSED, allowed, owner_of, owners_of
 from rsm_app.ui.choices import finished_choices, finished_run, why_not
 from rsm_app.ui.history import View, listing
 from rsm_app.ui.watch import PARTS
 from tests.jobs.small_runs import small_config
+from tests.ui.asking import asker
+from trainers.errors import InputError
+from trainers.processes import process_identity
 from trainers.run_folder import write_json
 
 PAGES = Path(train.__file__).parent
 
 
-def request(address="10.0.0.1", username=None, **headers):
-    return SimpleNamespace(username=username, client=SimpleNamespace(host=address), headers=headers)
-
-
-OWNER, STRANGER = request("10.0.0.1"), request("10.0.0.2")
+OWNER, STRANGER = asker("10.0.0.1"), asker("10.0.0.2")
 
 
 @pytest.fixture
@@ -81,12 +87,82 @@ def test_a_run_is_its_owner_s_and_one_from_a_shell_is_everybody_s(supervisor):
     assert allowed(run, STRANGER)
 
 
-def test_behind_a_space_s_proxy_the_forwarded_address_counts(monkeypatch):
-    asked = request("127.0.0.1", **{"x-forwarded-for": "1.2.3.4, 5.6.7.8"})
-    assert owner_of(asked) == "127.0.0.1"
+@pytest.mark.parametrize(
+    ("forwarded", "address"),
+    [
+        ("1.2.3.4, 5.6.7.8", "5.6.7.8"),
+        ("1.2.3.4, 5.6.7.8, 10.1.2.3, 127.0.0.1", "5.6.7.8"),
+        ("1.2.3.4, 2a01:4f8::7, fd00::1", "2a01:4f8::7"),
+        ("10.1.2.3, 192.168.0.7", "192.168.0.7"),
+        ("", "172.17.0.1"),
+    ],
+)
+def test_behind_a_space_s_proxies_the_last_public_address_counts(monkeypatch, forwarded, address):
+    asked = asker("172.17.0.1", x_forwarded_for=forwarded)
+    assert owner_of(asked) == "172.17.0.1"
     monkeypatch.setenv("SPACE_ID", "somebody/space")
-    assert owner_of(asked) == "5.6.7.8"
-    assert owner_of(request(username="ada", **{"x-forwarded-for": "5.6.7.8"})) == "ada"
+    assert owner_of(asked) == address
+
+
+def test_who_signed_in_is_known_by_name_and_keeps_what_was_started_before(supervisor):
+    ada, bob = asker("10.0.0.1", "ada"), asker("10.0.0.1", "bob")
+    assert owners_of(ada) == ("ada", "10.0.0.1") and owners_of(OWNER) == ("10.0.0.1",)
+    before = supervisor.submit(small_config(), None, *owners_of(OWNER))
+    after = supervisor.submit(small_config(), None, *owners_of(ada))
+    assert (before.job().owner, after.job().owner) == ("10.0.0.1", "ada")
+    elsewhere = asker("10.0.0.9", "ada")
+    assert [allowed(before, who) for who in (ada, OWNER, elsewhere)] == [True, True, False]
+    assert [allowed(after, who) for who in (ada, elsewhere, OWNER, bob)] == [True, True, False, False]
+    assert {row.id for row in listing(supervisor, View(), owners_of(ada)).rows} == {before.id, after.id}
+    assert {row.id for row in listing(supervisor, View(), owners_of(bob)).rows} == {before.id}
+
+
+def test_a_sign_in_that_is_over_is_none():
+    assert owner_of(asker("10.0.0.1", "ada", signed_in_for=-1)) == "10.0.0.1"
+
+
+def test_the_session_of_gradio_s_sign_in_reaches_handlers_through_the_queue():
+    """Signed in with a cookie, as Gradio's own callback leaves it, not with a request made by hand."""
+    app = fastapi.FastAPI()
+    app.add_middleware(SessionMiddleware, secret_key="a test's own")
+
+    @app.get("/sign-in")
+    def sign_in(request: fastapi.Request):
+        request.session["oauth_info"] = {"userinfo": {"preferred_username": "ada"}}
+
+    def who(request: gr.Request) -> str:
+        return " ".join(owners_of(request))
+
+    with gr.Blocks(analytics_enabled=False) as demo:
+        gr.api(who, api_name="who")
+    with TestClient(gr.mount_gradio_app(app, demo, path="/app"), client=("10.0.0.1", 50000)) as client:
+        answers = []
+        for _ in range(2):
+            event = client.post("/app/gradio_api/call/who", json={"data": []}).json()["event_id"]
+            answers.append(client.get(f"/app/gradio_api/call/who/{event}").text)
+            client.get("/sign-in")
+    assert '["10.0.0.1"]' in answers[0] and '["ada 10.0.0.1"]' in answers[1]
+
+
+def test_signing_out_gives_no_second_share_and_signing_in_one_s_own(supervisor):
+    """Two may wait each: Ada's two count for whoever has no name at her address, and not for Bob there."""
+    supervisor.limits = Limits(free_mb=0, owner_queued=2)
+    ada, bob = asker("10.0.0.1", "ada"), asker("10.0.0.1", "bob")
+
+    def submit(who):
+        return supervisor.submit(small_config(), None, *owners_of(who))
+
+    submit(ada)
+    submit(ada)
+    for who in (ada, OWNER):
+        with pytest.raises(InputError, match="2 runs waiting already"):
+            submit(who)
+    submit(bob)
+    ada_s, _, bob_s = supervisor.index.queue()
+    unnamed = dataclasses.replace(ada_s, owner="10.0.0.1", address="")
+    machine = ("cuda:0", "cuda:1")
+    assert list(ready([unnamed], [ada_s], machine, 1)) == list(ready([ada_s], [unnamed], machine, 1)) == []
+    assert list(ready([bob_s], [ada_s], machine, 1)) == [(bob_s, "cuda:1")]
 
 
 @pytest.mark.parametrize("name", ["stop", "resume", "extend", "retry"])
@@ -171,11 +247,37 @@ def test_a_stranger_sees_nothing_of_a_run_that_is_not_shared(supervisor, handler
 def test_lists_hold_what_one_may_see(supervisor):
     mine, shared, shell = failed(supervisor), failed(supervisor), failed(supervisor, owner="")
     supervisor.share(shared.id)
-    for who, expected in (("10.0.0.1", {mine.id, shared.id, shell.id}), ("10.0.0.2", {shared.id, shell.id})):
-        page = listing(supervisor, View(), who)
+    for who, expected in ((OWNER, {mine.id, shared.id, shell.id}), (STRANGER, {shared.id, shell.id})):
+        me = owners_of(who)
+        page = listing(supervisor, View(), me)
         assert {row.id for row in page.rows} == expected
         assert page.found == sum(page.states.values()) == len(expected)
-        assert {row.id for row in listing(supervisor, View(text="colorfulness"), who).rows} == expected
+        assert {row.id for row in listing(supervisor, View(text="colorfulness"), me).rows} == expected
+
+
+def at_work(supervisor, owner):
+    """A run whose worker is this process."""
+    run = supervisor.submit(small_config(), None, owner)
+    run.folder.config.write_text(run.request.read_text())
+    pid = os.getpid()
+    status = {"state": "running", "pid": pid, "pid_identity": process_identity(pid), "heartbeat": time.time()}
+    write_json(run.folder.status_file, status)
+    run.change_job(ticket=0)
+    return run
+
+
+def test_a_fresh_browser_finds_its_own_live_run_before_those_of_others(supervisor, handlers):
+    def shown(who):
+        return handlers["attach"].fn("", who)[0]
+
+    assert shown(OWNER) == ""
+    waiting = supervisor.submit(small_config(), None, "10.0.0.1")
+    theirs = at_work(supervisor, "10.0.0.2")
+    assert (shown(OWNER), shown(STRANGER)) == (waiting.id, theirs.id)
+    own = at_work(supervisor, "10.0.0.1")
+    newer = at_work(supervisor, "10.0.0.2")
+    supervisor.share(newer.id)
+    assert (shown(OWNER), shown(STRANGER), shown(asker("10.0.0.3"))) == (own.id, newer.id, newer.id)
 
 
 def test_a_finished_run_is_compared_by_those_who_may_see_it(supervisor):

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from types import SimpleNamespace
 
 import pytest
 from gradio_client import Client
@@ -14,6 +13,7 @@ from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui.api import Api
 from tests.jobs.small_runs import SMALL, small_config, wait_for
+from tests.ui.asking import asker
 from trainers.errors import InputError
 
 QUICK = {"reward": "colorfulness", "budget_seconds": 900, "settings": SMALL | {"max_updates": 1}}
@@ -94,10 +94,6 @@ def test_wrong_input_is_a_sentence(client, name, values, sentence):
 # -- whose run it is ---------------------------------------------------------------------------------
 
 
-def asker(address):
-    return SimpleNamespace(username=None, client=SimpleNamespace(host=address), headers={})
-
-
 OWNER, STRANGER = asker("10.0.0.1"), asker("10.0.0.2")
 
 
@@ -134,6 +130,29 @@ def test_a_shared_run_may_be_looked_at_but_not_stopped(api):
         api.stop_run(STRANGER, run)
     api.supervisor.share(run, False)
     assert api.list_runs(STRANGER) == []
+
+
+def test_without_a_time_budget_the_usual_one_of_the_model_counts(api):
+    assert api.start_run(OWNER)["settings"]["budget_seconds"] == 90.0
+    assert api.start_run(OWNER, budget_seconds=120)["settings"]["budget_seconds"] == 120.0
+    api.supervisor.limits = Limits(free_mb=0, run_seconds=60)
+    assert api.start_run(OWNER)["settings"]["budget_seconds"] == 60.0
+
+
+def test_a_large_model_s_usual_time_budget_is_its_own(api, monkeypatch):
+    """Neither a GPU nor its weights are here, so what would be queued is looked at instead."""
+    asked = []
+
+    def submit(config, *_):
+        asked.append(config.budget_seconds)
+        raise InputError("Not here.")
+
+    monkeypatch.setattr("rsm_app.ui.api.require_model", lambda name: None)
+    monkeypatch.setattr(api.supervisor, "submit", submit)
+    for budget in (None, 90):
+        with pytest.raises(InputError, match="Not here"):
+            api.start_run(OWNER, model="sd35-medium", reward="colorfulness", budget_seconds=budget)
+    assert asked == [3600.0, 90.0]
 
 
 def test_a_run_from_a_shell_is_everybody_s(api):

@@ -27,7 +27,7 @@ def supervisor(tmp_path):
 
 
 def listed(supervisor, **view):
-    return history.listing(supervisor, View(**view), ME)
+    return history.listing(supervisor, View(**view), (ME,))
 
 
 def report(gain=0.1, z=3.0, wall=83.0):
@@ -100,7 +100,7 @@ def test_states_pins_and_words_narrow_the_list(supervisor):
      ("2001:db8::1", "another visitor")],
 )  # fmt: skip
 def test_owners_are_named_without_their_addresses(owner, shown):
-    assert history.owner_name(owner, ME) == shown
+    assert history.owner_name(owner, (ME,)) == shown
 
 
 def test_a_gain_is_shown_with_its_error_and_coloured_only_when_it_is_clear(tmp_path):
@@ -121,7 +121,7 @@ def test_a_gain_is_shown_with_its_error_and_coloured_only_when_it_is_clear(tmp_p
 def test_a_damaged_report_leaves_a_dash(supervisor, content):
     run = finished_run(supervisor.store, 0)
     run.folder.report.write_text(content)
-    html = run_table.table_html(supervisor, listed(supervisor), View(chosen=run.id), ME)
+    html = run_table.table_html(supervisor, listed(supervisor), View(chosen=run.id), (ME,))
     assert '<td data-label="Gain"><span>–</span></td>' in html
     row = supervisor.index.row(run.id)
     assert run.id in run_table.chosen_html(supervisor, run, row, mine=True)
@@ -137,7 +137,7 @@ def test_whatever_a_run_says_stays_text(supervisor):
     row = supervisor.index.rows(scan=True)[0]
     assert row.state == "failed" and evil in row.error and evil in row.owner
     htmls = [
-        run_table.table_html(supervisor, listed(supervisor), View(), ME),
+        run_table.table_html(supervisor, listed(supervisor), View(), (ME,)),
         run_table.chosen_html(supervisor, run, row, mine=False),
         run_table.summary_html(listed(supervisor), evil),
     ]
@@ -153,15 +153,15 @@ def test_settings_that_cannot_be_read_are_listed_all_the_same(supervisor):
         run.folder.config.write_text(content)
         run.request.write_text(content)
         run.change_job(submitted=time.time())
-        html = run_table.table_html(supervisor, listed(supervisor), View(), ME)
+        html = run_table.table_html(supervisor, listed(supervisor), View(), (ME,))
         assert run.id in html and listed(supervisor, text="nothing").rows == []
 
 
 def test_nothing_listed_says_why(supervisor):
-    html = run_table.table_html(supervisor, listed(supervisor), View(), ME)
+    html = run_table.table_html(supervisor, listed(supervisor), View(), (ME,))
     assert "No run yet" in html and run_table.summary_html(listed(supervisor), "") == ""
     finished_run(supervisor.store, 0)
-    html = run_table.table_html(supervisor, listed(supervisor, text="zebra"), View(), ME)
+    html = run_table.table_html(supervisor, listed(supervisor, text="zebra"), View(), (ME,))
     assert "There is 1 run here" in html
 
 

@@ -19,6 +19,7 @@ from rsm_app.ui import hub_access, importing, publish_parts
 from rsm_app.ui.card_view import card_html, files_html, target_html
 from rsm_app.ui.hub_access import can_sign_in, from_this_machine, standing_token, who_html
 from rsm_app.ui.push_view import push_html
+from tests.ui.asking import asker
 from trainers.errors import FaultError, InputError
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -49,10 +50,6 @@ def bundle():
         part("images/grid.png", drawn(400)),
     )
     return Bundle("ann/x", files, card, {})
-
-
-def request(address="127.0.0.1", **headers):
-    return SimpleNamespace(username=None, client=SimpleNamespace(host=address), headers=headers)
 
 
 def test_the_card_shows_its_pictures_and_no_markup_of_others(bundle):
@@ -107,16 +104,16 @@ def test_every_state_of_a_push_is_shown_inert(state):
 def test_this_machine_s_token_serves_this_machine_alone(monkeypatch):
     monkeypatch.delenv("SPACE_ID", raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    assert standing_token(None, request()).reveal() == "hf_mine"
-    assert standing_token(None, request("::1")) is not None
-    away = request("10.0.0.7")
-    proxied = request(**{"x-forwarded-for": "10.0.0.7"})
+    assert standing_token(None, asker()).reveal() == "hf_mine"
+    assert standing_token(None, asker("::1")) is not None
+    away = asker("10.0.0.7")
+    proxied = asker(**{"x-forwarded-for": "10.0.0.7"})
     assert standing_token(None, away) is None and standing_token(None, proxied) is None
     assert "only serves whoever sits at it" in who_html("", "", away)
     monkeypatch.setenv("SPACE_ID", "ann/studio")
-    assert not from_this_machine(request()) and standing_token(None, request()) is None
+    assert not from_this_machine(asker()) and standing_token(None, asker()) is None
     signed_in = SimpleNamespace(token="hf_oauth")
-    assert standing_token(signed_in, request()).source == "signed in"
+    assert standing_token(signed_in, asker()).source == "signed in"
 
 
 class Seen(Exception):
@@ -149,10 +146,10 @@ def test_imports_are_given_to_whoever_asks_if_there_is_room(tmp_path, monkeypatc
     store.root.mkdir()
     full = Supervisor(store, Limits(free_mb=10**9))
     with pytest.raises(FaultError):
-        importing.bring(full, "ann/x", "", None, request(), lambda *_, **__: None)
+        importing.bring(full, "ann/x", "", None, asker(), lambda *_, **__: None)
     roomy = Supervisor(store, Limits(free_mb=0))
     with pytest.raises(InputError, match="spaces"):
-        importing.bring(roomy, "ann/x", "hf with spaces", None, request(), lambda *_, **__: None)
+        importing.bring(roomy, "ann/x", "hf with spaces", None, asker(), lambda *_, **__: None)
     with pytest.raises(InputError, match="owner/name"):
-        importing.bring(roomy, None, "", None, request(), lambda *_, **__: None)
+        importing.bring(roomy, None, "", None, asker(), lambda *_, **__: None)
     assert store.names() == []

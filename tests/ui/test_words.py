@@ -1,6 +1,7 @@
 """What the run panel and the figures before a run say, without a browser."""
 
 import dataclasses
+import re
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from rsm_app.jobs.resources import Resources
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import curves, form, live, pictures, preflight
+from rsm_app.ui.result import duration
 from trainers.methods import METHODS, fitting_methods
 from trainers.models import MODELS
 from trainers.presets import build_config
@@ -52,7 +54,33 @@ def test_what_speaks_against_a_run_is_said(supervisor, monkeypatch):
 def test_an_unmeasured_device_gets_no_invented_times(supervisor, monkeypatch):
     html = told(supervisor, monkeypatch, Resources("cuda:0", 8, 8192.0, None))
     assert "cannot be told yet" in html and "in all" not in html
-    assert "16 pictures" in html and "GPU (cuda:0)" in html
+    assert "16 pictures" in html and "GPU (cuda:0)" in html and "Cost" not in html
+
+
+def tiles(html) -> dict[str, str]:
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html))
+
+
+def test_the_first_run_on_a_gpu_is_told_what_is_known_of_it(supervisor, monkeypatch):
+    """Host memory says nothing of a GPU, and a price times the budget is the most that it costs."""
+    machine = Resources("cuda:0", 8, 8192.0, hourly_price=3.6, gpu_memory_gb=25.76)
+    html = told(supervisor, monkeypatch, machine, budget_seconds=90, eval_prompts=30)
+    shown = tiles(html)
+    assert f"At most <b>{duration(90)}</b>" in html and "8.0 GiB" not in html
+    assert shown["Cost"] == "at most $0.09" and shown["Pictures to compare"] == "240"
+    assert shown["GPU memory"] == "not known yet, of 26 GB" and "Memory" not in shown
+    assert shown["Updates"] == shown["Pictures for training"] == "not known yet"
+    free = dataclasses.replace(machine, hourly_price=0.0, gpu_memory_gb=0.0)
+    shown = tiles(told(supervisor, monkeypatch, free, max_updates=7))
+    assert (shown["Cost"], shown["Updates"], shown["GPU memory"]) == ("free", "at most 7", "not known yet")
+
+
+def test_a_large_model_is_told_the_smallest_gpu_that_it_fits(supervisor, monkeypatch):
+    monkeypatch.setattr(preflight, "_asked_lately", lambda model, period: ())
+    monkeypatch.setattr(preflight, "resources", lambda asked: Resources("cuda:0", 8, 1.0, None, 25.76))
+    config = build_config("sd35-large", "rsm_zeroth_order_flow", "colorfulness", {})
+    shown = tiles(preflight.preflight_html(supervisor, config))
+    assert shown["GPU memory"] == "24 GB or more, of 26 GB" and shown["Pictures to compare"] == "128"
 
 
 @pytest.mark.parametrize(

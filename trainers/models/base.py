@@ -23,6 +23,7 @@ from trainers.models.conditions import Conditions
 from trainers.models.encoding import PromptStore, encoder_names
 from trainers.models.loading import open_pipeline, open_tiny_decoder
 from trainers.models.memory import EVERYTHING, Footprint, footprint_on
+from trainers.models.readable import cut_off
 
 
 class PipelineModel(ABC):
@@ -141,12 +142,7 @@ class PipelineModel(ABC):
             return []
         tokenizer, limit = self._reader()
         lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False)["input_ids"]]
-        return [
-            f"The prompt '{prompt[:80]}' has {length} tokens; '{self.spec.name}' reads {limit} and would cut "
-            "off the rest."
-            for prompt, length in zip(prompts, lengths, strict=True)
-            if length > limit
-        ]
+        return cut_off(self.spec.name, prompts, lengths, limit)
 
     def _reader(self) -> tuple[Any, int]:
         """Return the tokenizer that reads furthest, and how many tokens it reads."""

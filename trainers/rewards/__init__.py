@@ -6,6 +6,7 @@ command line, the page and the contract tests pick it up. Importing this package
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_reward",
     "parse_mixture",
     "reward_obstacles",
+    "unscorable",
 ]
 
 REWARDS = RewardTable(
@@ -44,6 +46,7 @@ REWARDS = RewardTable(
             cost="≈ 1 ms a 64×64 picture on a CPU core",
             source="Checker of this repository, in the categories of GenEval (Ghosh et al. 2023)",
             prompts="shapes",
+            reads="trainers.rewards.readable:shapes_captions",
         ),
         RewardSpec(
             name="shapes_exact",
@@ -57,6 +60,7 @@ REWARDS = RewardTable(
             cost="≈ 1 ms a 64×64 picture on a CPU core",
             source="Checker of this repository, in the categories of GenEval (Ghosh et al. 2023)",
             prompts="shapes",
+            reads="trainers.rewards.readable:shapes_captions",
         ),
         RewardSpec(
             name="tiny_clip",
@@ -222,6 +226,7 @@ REWARDS = RewardTable(
             weights=(published.TEXT_FINDER, published.TEXT_READER),
             examples=('a sign that says "open"', 'a shop called "Red Fox Books"'),
             prompts="ocr",
+            reads="trainers.rewards.readable:quoted_texts",
         ),
         RewardSpec(
             name="geneval",
@@ -238,6 +243,7 @@ REWARDS = RewardTable(
             examples=("a photo of two dogs", "a photo of a red car above a bench"),
             configured=True,
             prompts="geneval",
+            reads="trainers.rewards.readable:geneval_requests",
         ),
         RewardSpec(
             name="geneval_correct",
@@ -254,6 +260,7 @@ REWARDS = RewardTable(
             examples=("a photo of two dogs", "a photo of a red car above a bench"),
             configured=True,
             prompts="geneval",
+            reads="trainers.rewards.readable:geneval_requests",
         ),
         RewardSpec(
             name="server",
@@ -320,3 +327,14 @@ def reward_obstacles(config: RunConfig, ask: bool = True) -> list[str]:
     """
     found = mixture.obstacles(config.reward, config, REWARDS, ask)
     return list(dict.fromkeys(found + mixture.obstacles(config.others, config, REWARDS, ask)))
+
+
+def unscorable(text: str, prompts: Sequence[str], config: RunConfig) -> list[str]:
+    """Return a sentence for the first of some prompts that a reward or mixture cannot score; loads nothing.
+
+    Args:
+        text: the reward or mixture; one that cannot be read has problems of its own.
+        prompts: the prompts.
+        config: the settings of the run.
+    """
+    return mixture.unscorable(text, prompts, config, REWARDS)

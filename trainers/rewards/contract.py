@@ -7,13 +7,12 @@ values; which of the two is a field of its row. Imports no torch, so that the ta
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainers.registry import Spec
+from trainers.registry import Spec, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +38,8 @@ class RewardSpec(Spec):
         prompts: built-in prompt sets made for it, NAME-train and NAME-heldout; empty where any will do.
         configured: its factory is `load(device, config)` and reads settings of the run.
         check: "module:attribute" of a function (config, ask) → sentences that say what else is missing.
+        reads: "module:attribute" of a torch-free function (prompts, config) → sentences about prompts that it
+            cannot score; empty where it scores any.
     """
 
     differentiable: bool
@@ -53,6 +54,7 @@ class RewardSpec(Spec):
     prompts: str = ""
     configured: bool = False
     check: str = ""
+    reads: str = ""
 
     def obstacles(self, config: RunConfig, ask: bool = True) -> list[str]:
         """Return a sentence for everything that keeps the reward from working on this machine.
@@ -63,9 +65,17 @@ class RewardSpec(Spec):
         """
         found = [sentence for part in self.weights if (sentence := part.obstacle(ask)) is not None]
         if self.check:
-            module, _, attribute = self.check.partition(":")
-            found += getattr(importlib.import_module(module), attribute)(config, ask)
+            found += resolve(self.check)(config, ask)
         return found
+
+    def unscorable(self, prompts: Sequence[str], config: RunConfig) -> list[str]:
+        """Return a sentence for the first of some prompts that the reward cannot score; loads nothing.
+
+        Args:
+            prompts: the prompts.
+            config: the settings of the run, whose prompt files may say more about a prompt than its text.
+        """
+        return resolve(self.reads)(prompts, config) if self.reads else []
 
 
 class Reward(ABC):
@@ -88,7 +98,3 @@ class Reward(ABC):
         Returns:
             (B,) float32, on the device of `images`.
         """
-
-    def validate_prompts(self, prompts: Sequence[str]) -> list[str]:
-        """Return a sentence for each prompt that this reward cannot score; most score any prompt."""
-        return []

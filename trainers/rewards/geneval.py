@@ -26,13 +26,13 @@ from trainers.rewards.clip_score import large_towers
 from trainers.rewards.contract import Reward
 from trainers.rewards.geneval_prompts import COLORS, Request, Thing, read_request
 from trainers.rewards.objects import Found, ObjectFinder, read_finder
+from trainers.rewards.readable import no_request
 from trainers.rewards.weights import OBJECT_FINDER
 
 SCORE, COUNTING_SCORE = 0.3, 0.9
 MOST_OBJECTS = 16  # of one class
 POSITION_MARGIN = 0.1
 GREY = 0x99 / 255
-MAX_LISTED = 3
 _SENTENCES = ("a photo of a {} {}", "a photo of a {}-colored {}", "a photo of a {} object")
 
 Namer = Callable[[Sequence[Found]], list[str]]
@@ -67,7 +67,7 @@ class GenEval(Reward):
         for image, found, prompt in zip(images, self.finder.find(images), prompts, strict=True):
             request = read_request(prompt, records.get(prompt))
             if request is None:
-                raise ValueError(_unreadable(prompt))
+                raise ValueError(no_request(prompt))
 
             def name_colors(objects: Sequence[Found], image: Tensor = image) -> list[str]:
                 return self._colors(image, objects)
@@ -75,13 +75,6 @@ class GenEval(Reward):
             judge = correct if self.exact else credit
             scores.append(float(judge(request, found, name_colors)))
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
-
-    def validate_prompts(self, prompts):
-        found = [_unreadable(p) for p in prompts if read_request(p, self.records.get(p)) is None]
-        more = len(found) - MAX_LISTED
-        return (
-            found if more <= 0 else [*found[:MAX_LISTED], f"{more} more prompts are not of GenEval's kind."]
-        )
 
     def _colors(self, image: Tensor, objects: Sequence[Found]) -> list[str]:
         """Name the colour of each object: the likeliest of ten for its cut-out on grey."""
@@ -98,13 +91,6 @@ class GenEval(Reward):
         texts = [sentence.format(color, name) for color in COLORS for sentence in _SENTENCES]
         embedded = self.towers.captions(texts).view(len(COLORS), len(_SENTENCES), -1).mean(1)
         return torch.nn.functional.normalize(embedded, dim=1)
-
-
-def _unreadable(prompt: str) -> str:
-    return (
-        f"'{prompt[:80]}' is not a GenEval prompt such as 'a photo of two dogs' or 'a photo of a red car "
-        "above a bench'; write prompts like these, or give GenEval's JSON lines."
-    )
 
 
 def _kept(request: Request, found: Sequence[Found], thing: Thing) -> list[Found]:

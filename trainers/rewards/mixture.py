@@ -84,9 +84,6 @@ class Mixture(Reward):
         """
         return {part.name: _finite(part.name, _score(part, images, prompts, metadata)) for part in self.parts}
 
-    def validate_prompts(self, prompts):
-        return list(dict.fromkeys(p for part in self.parts for p in part.reward.validate_prompts(prompts)))
-
 
 def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, float], ...]:
     """Read "name:weight,name:weight"; a bare name has weight 1.
@@ -152,11 +149,31 @@ def obstacles(text: str, config: RunConfig, rewards: Registry[RewardSpec], ask: 
         rewards: the table of valid names.
         ask: whether the network may be asked.
     """
+    rows = _rows(text, rewards)
+    return list(dict.fromkeys(told for row in rows for told in row.obstacles(config, ask)))
+
+
+def unscorable(
+    text: str, prompts: Sequence[str], config: RunConfig, rewards: Registry[RewardSpec]
+) -> list[str]:
+    """Return a sentence for the first of some prompts that a part of a mixture cannot score; loads nothing.
+
+    Args:
+        text: the mixture; one that cannot be read has problems of its own.
+        prompts: the prompts.
+        config: the settings of the run.
+        rewards: the table of valid names.
+    """
+    rows = _rows(text, rewards)
+    return list(dict.fromkeys(told for row in rows for told in row.unscorable(prompts, config)))
+
+
+def _rows(text: str, rewards: Registry[RewardSpec]) -> list[RewardSpec]:
+    """Return the rows of a mixture's parts; none when it cannot be read."""
     try:
-        names = [name for name, _ in parse_mixture(text, rewards)]
+        return [rewards.get(name) for name, _ in parse_mixture(text, rewards)]
     except InputError:
         return []
-    return list(dict.fromkeys(told for name in names for told in rewards.get(name).obstacles(config, ask)))
 
 
 def _split(piece: str) -> tuple[str, str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,13 @@ from transformers import PPOCRV5ServerDetForObjectDetection, PPOCRV5ServerRecFor
 from trainers.errors import FaultError
 from trainers.rewards.clip import damaged
 from trainers.rewards.contract import Reward
+from trainers.rewards.readable import plain, quoted
 from trainers.rewards.weights import TEXT_FINDER, TEXT_READER
 
 PIXEL, BOX, UNCLIP, SMALLEST = 0.3, 0.6, 1.5, 3  # of the detector's published post-processing
 STRIDE, LONGEST = 32, 960
 FINDER_MEAN, FINDER_STD = (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)  # red, green, blue, as published
 LINE_HEIGHT, LINE_WIDTH, WIDEST_LINE = 48, 320, 3200
-MAX_LISTED = 3
-_QUOTED = re.compile(r'["“”]([^"“”]+)["“”]')
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are the first beyond
 
@@ -166,29 +164,10 @@ class OcrAccuracy(Reward):
         scores = [accuracy(text, read) for text, read in zip(wanted, self.reader.read(images), strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 
-    def validate_prompts(self, prompts):
-        found = [
-            f"'{prompt[:80]}' has no text in double quotes to look for, as in: a sign that says \"open\"."
-            for prompt in prompts
-            if not quoted(prompt)
-        ]
-        more = len(found) - MAX_LISTED
-        return found if more <= 0 else [*found[:MAX_LISTED], f"{more} more prompts have no text in quotes."]
-
-
-def quoted(prompt: str) -> str:
-    """Return the first text in double quotes, lower case and without spaces; empty if there is none."""
-    match = _QUOTED.search(prompt)
-    return _plain(match[1]) if match else ""
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).lower()
-
 
 def accuracy(wanted: str, read: str) -> float:
     """Return 1 − min(d, |t|)/|t|, see ``OcrAccuracy``; ``wanted`` is plain already and not empty."""
-    read = _plain(read)
+    read = plain(read)
     if wanted in read:
         return 1.0
     return 1 - min(edit_distance(wanted, read), len(wanted)) / len(wanted)

@@ -21,6 +21,8 @@ from trainers.registry import Registry
 from trainers.rewards.contract import RewardSpec
 
 PERMISSION = "RSM_ALLOW_OWN_CODE"
+_FUNCTION = "a function of your own"
+_NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last two from deep nesting
 _NAME = re.compile(r"(?P<file>[^,]+\.py):(?P<function>[A-Za-z_]\w*)")
 
 
@@ -66,18 +68,20 @@ class OwnSpec(RewardSpec):
 
 def own_problems(name: str) -> list[str]:
     """Say what keeps a function in a file from being a reward, without running the file."""
-    refused = refusal("a function of your own")
+    refused = refusal(_FUNCTION)
     if refused:
         return [refused]
     match = _NAME.fullmatch(name)
-    path, function = Path(match["file"]).expanduser(), match["function"]
+    path, function = _place(match["file"]), match["function"]
+    if path is None:
+        return [f"The file of the reward {name!r} cannot be found; write its path in full."]
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return [f"The file {path} of the reward '{name}' does not exist."]
     except OSError as error:
         return [f"The file {path} of the reward '{name}' cannot be read: {error.strerror}."]
-    except (SyntaxError, ValueError) as error:
+    except _NOT_PYTHON as error:
         return [f"The file {path} of the reward '{name}' is not valid Python: {error}."]
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if function not in names:
@@ -89,25 +93,41 @@ def own_problems(name: str) -> list[str]:
 def resolved(mixture: str) -> str:
     """Return a mixture with the files of its own functions named from the root, to mean the same
     everywhere.
+
+    What is refused here or cannot be found stays as it is; ``own_problems`` tells.
     """
+    if refusal(_FUNCTION):
+        return mixture
     parts = []
     for part in mixture.split(","):
         match = own_name(part)
-        path = Path(match["file"]).expanduser().resolve() if match else None
-        parts.append(f"{path}{part.strip()[len(match['file']) :]}" if match else part)
+        path = _place(match["file"]) if match else None
+        parts.append(f"{path}{part.strip()[len(match['file']) :]}" if path else part)
     return ",".join(parts)
 
 
+def _place(file: str) -> Path | None:
+    """Return a file's path from the root; None for a text that cannot be one here."""
+    try:
+        return Path(file).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # a circle of links, no such user, a NUL
+        return None
+
+
 def own_spec(name: str) -> OwnSpec:
-    """Return the row of a function in a file; its problems are told by ``own_problems``."""
-    match = _NAME.fullmatch(name)
-    path, function = Path(match["file"]).expanduser(), match["function"]
+    """Return the row of a function in a file; its problems are told by ``own_problems``.
+
+    Where such a function is refused no file is looked at.
+    """
+    match, refused = _NAME.fullmatch(name), refusal(_FUNCTION)
+    path = Path(match["file"]) if refused else _place(match["file"]) or Path(match["file"])
+    function = match["function"]
     return OwnSpec(
         name=name,
         title=f"{function} of {path.name}",
         summary="A function of your own.",
         target="trainers.rewards.own_function:load_function",
-        differentiable=_says_differentiable(path, function),
+        differentiable=not refused and _says_differentiable(path, function),
         low=-inf,
         high=inf,
         unit="as the function has it",
@@ -121,7 +141,7 @@ def own_spec(name: str) -> OwnSpec:
 def _says_differentiable(path: Path, function: str) -> bool:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, *_NOT_PYTHON):
         return False
     return any(
         isinstance(node, ast.Assign)

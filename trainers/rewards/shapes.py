@@ -1,7 +1,7 @@
 """Does the picture show what the caption says? The checker of the embedded world, as a black box.
 
 `shapes` gives partial credit, `shapes_exact` only yes or no. Both read captions of the grammar of
-`trainers.shapes`; other captions are refused by `validate_prompts` before a run starts.
+`trainers.shapes`; other captions are refused before a run starts (`readable`).
 """
 
 import torch
@@ -9,9 +9,6 @@ import torch
 from trainers.rewards.contract import Reward
 from trainers.rewards.quantise import to_uint8
 from trainers.shapes.checker import score_batch
-from trainers.shapes.grammar import parse
-
-MAX_LISTED = 3
 
 
 class ShapesReward(Reward):
@@ -28,22 +25,6 @@ class ShapesReward(Reward):
         fractions, exacts = score_batch(to_uint8(images), list(prompts))
         scores = exacts if self.exact else fractions
         return torch.as_tensor(scores, device=images.device).to(torch.float32)
-
-    def validate_prompts(self, prompts):
-        problems = [str(error) for prompt in prompts if (error := grammar_error(prompt)) is not None]
-        more = len(problems) - MAX_LISTED
-        if more > 0:
-            problems[MAX_LISTED:] = [f"{more} more prompts are outside the grammar of the shapes world."]
-        return problems
-
-
-def grammar_error(prompt: str) -> ValueError | None:
-    """Return why a prompt is outside the grammar, or None."""
-    try:
-        parse(prompt)
-    except ValueError as error:
-        return error
-    return None
 
 
 def load_partial(device: str = "cpu") -> ShapesReward:
