@@ -13,6 +13,7 @@ from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
 from trainers.processes import process_age
+from trainers.rewards.remote import endpoint_problems
 from trainers.run_folder import RunFolder, atomic_write
 
 
@@ -63,7 +64,8 @@ def reopen(
         keep_stop: Whether a stop request from before this process began is meant for this session too.
 
     Raises:
-        InputError: There is no run, it is still at work, or it is finished and gets no more time.
+        InputError: There is no run, it is still at work, it is finished and gets no more time, or it names an
+            endpoint that is refused here.
         FaultError: Its settings are damaged.
     """
     folder = existing(path)
@@ -80,6 +82,8 @@ def reopen(
             "raise --budget-seconds."
         )
     config = from_mapping(values | dict(limits or {}))
+    if found := endpoint_problems(config):
+        raise InputError(*found)
     if limits:
         atomic_write(folder.config, config.to_json())
     if not keep_stop:

@@ -11,13 +11,20 @@ import os
 from dataclasses import dataclass, field
 
 from trainers.config import RunConfig
+from trainers.errors import FaultError, InputError, StudioError
 from trainers.reachable import reachable
 from trainers.rewards.own import refusal
 
 SERVER_VARIABLE = "RSM_REWARD_SERVER"
 JUDGE_VARIABLES = {"judge_url": "RSM_JUDGE_URL", "judge_model": "RSM_JUDGE_MODEL"}
 KEY_VARIABLE = "RSM_JUDGE_KEY_VARIABLE"
-ADDRESSES = ("server_url", "judge_url", "judge_key_variable")
+# Settings that decide where requests and keys go, with the variables that take their place.
+ADDRESSES = {
+    "server_url": SERVER_VARIABLE,
+    "judge_url": JUDGE_VARIABLES["judge_url"],
+    "judge_key_variable": KEY_VARIABLE,
+}
+_NO_SERVER = f"The reward 'server' needs an address: give server_url or set {SERVER_VARIABLE}."
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,18 @@ class JudgeAccess:
 
 
 def server_address(config: RunConfig) -> str:
-    """Return the reward server's address; empty when none is given."""
-    return _setting(config.server_url, SERVER_VARIABLE)
+    """Return the reward server's address.
+
+    Raises:
+        InputError: The run names an address that is refused here.
+        FaultError: None is given.
+    """
+    if found := endpoint_problems(config):
+        raise InputError(*found)
+    address = _setting(config.server_url, SERVER_VARIABLE)
+    if not address:
+        raise FaultError(_NO_SERVER)
+    return address
 
 
 def judge_access(config: RunConfig) -> JudgeAccess:
@@ -47,7 +64,8 @@ def judge_access(config: RunConfig) -> JudgeAccess:
     address, model = (_setting(getattr(config, name), var) for name, var in JUDGE_VARIABLES.items())
     variable = key_variable(config)
     key = os.environ.get(variable, "").strip() if variable else ""
-    found = [
+    found = endpoint_problems(config)
+    found += [
         f"The reward 'judge' needs {name}: give the setting or set {var}."
         for (name, var), value in zip(JUDGE_VARIABLES.items(), (address, model), strict=True)
         if not value
@@ -66,10 +84,18 @@ def key_variable(config: RunConfig) -> str:
 
 
 def endpoint_problems(config: RunConfig) -> list[str]:
-    """Say what is wrong with the endpoint settings themselves; nothing is asked for over the network."""
+    """Say what is wrong with the endpoint settings themselves; nothing is asked for over the network.
+
+    Where visitors start runs, settings may only repeat what the environment says: requests would go to
+    wherever they like, with whichever key they like.
+    """
     from trainers.rewards.endpoint import address_problems
 
-    given = [name for name in ADDRESSES if getattr(config, name)]
+    given = [
+        name
+        for name, variable in ADDRESSES.items()
+        if getattr(config, name).strip() not in ("", os.environ.get(variable, "").strip())
+    ]
     refused = refusal("an endpoint of your own") if given else None
     if refused:
         return [refused]
@@ -88,9 +114,10 @@ def endpoint_problems(config: RunConfig) -> list[str]:
 
 def server_obstacles(config: RunConfig, ask: bool) -> list[str]:
     """Say why the reward server cannot be used now; empty when it can."""
-    address = server_address(config)
-    if not address:
-        return [f"The reward 'server' needs an address: give server_url or set {SERVER_VARIABLE}."]
+    try:
+        address = server_address(config)
+    except StudioError as error:
+        return str(error).splitlines()
     return _unreachable("server", SERVER_VARIABLE, address, ask)
 
 
