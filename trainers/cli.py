@@ -28,6 +28,7 @@ from trainers.launch import launched
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.families import supported
+from trainers.paths import path_of
 from trainers.preflight import obstacles
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
@@ -42,8 +43,8 @@ MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         if launched()[0] > 0:
             return _follow(options)
         return options.command(options) or 0
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("spread", help="see whether a reward tells the base model's pictures apart")
     )
     resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
-    resume.add_argument("run", type=Path, help="the run folder")
+    resume.add_argument("run", type=path_of, help="the run folder")
     for name in ("budget_seconds", "max_updates"):
         help_text = f"a new value: {RunConfig.__dataclass_fields__[name].metadata['help']}"
         resume.add_argument(f"--{name.replace('_', '-')}", dest=name, help=help_text)
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--methods-page", action="store_true", help="the method table as docs/METHODS.md")
     listing.set_defaults(command=_list)
     evaluate = commands.add_parser("evaluate", help="draw and score a run's adapter again")
-    evaluate.add_argument("run", type=Path, help="the run folder")
+    evaluate.add_argument("run", type=path_of, help="the run folder")
     evaluate.add_argument("--prompts", help="prompt set or file; the run's held-out set by default")
     evaluate.add_argument("--reward", help="reward or mixture; the run's by default")
     evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
@@ -94,7 +95,7 @@ def _add_spread(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
-    parser.add_argument("--out", type=Path, help="the run folder to create")
+    parser.add_argument("--out", type=path_of, help="the run folder to create")
     parser.add_argument(
         "--from-adapter",
         dest="start_adapter",
@@ -107,7 +108,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, help="JSON file of settings, for example a run's config.json")
+    parser.add_argument("--config", type=path_of, help="JSON file of settings, for example a run's config.json")
     for name in ("model", "reward", "estimator"):
         parser.add_argument(f"--{name}", help=RunConfig.__dataclass_fields__[name].metadata["help"])
     for name in MAIN_OPTIONS:
@@ -171,7 +172,7 @@ def _config(options) -> RunConfig:
         found += error.problems
     for name in ("prompts", "heldout_prompts"):
         text = values.get(name) or (config and getattr(config, name))
-        found += _prompt_problems(text)
+        found += _prompt_problems(str(text or ""))
     if found:
         raise InputError(*dict.fromkeys(found))
     return config
@@ -193,7 +194,7 @@ def _begun_from(place: str | None) -> dict:
     return {"start_adapter": place} | {name: value for name, value in shape.items() if value}
 
 
-def _prompt_problems(name: str | None) -> list[str]:
+def _prompt_problems(name: str) -> list[str]:
     try:
         if name:
             load_prompts(name)

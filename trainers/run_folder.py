@@ -263,7 +263,7 @@ def read_json(path: Path) -> dict | None:
     """Return a JSON object, or None when the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

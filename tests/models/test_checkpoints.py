@@ -66,8 +66,8 @@ def sharded(folder):
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def other_class(folder):
-    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": "WanPipeline"}
+def of_class(folder, name):
+    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": name}
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
@@ -76,9 +76,12 @@ DAMAGE = {
     "index that is no JSON": (lambda f: (f / "model_index.json").write_text("{"), "cannot be read"),
     "index that is a list": (lambda f: (f / "model_index.json").write_text("[]"), "cannot be read"),
     "another class": (
-        other_class,
+        lambda f: of_class(f, "WanPipeline"),
         "is a WanPipeline, which cannot be trained. Supported: StableDiffusionPip",
     ),
+    "a class that is a list": (lambda f: of_class(f, ["WanPipeline"]), "is a nameless class"),
+    "index that is no text": (lambda f: (f / "model_index.json").write_bytes(b"\xff\xfe"), "cannot be read"),
+    "index too deep": (lambda f: (f / "model_index.json").write_text("[" * 10**5), "cannot be read"),
     "a part is missing": (lambda f: shutil.rmtree(f / "vae"), "vae is missing. Fetch the rest"),
     "a config is missing": (lambda f: (f / "unet" / "config.json").unlink(), "config.json is missing"),
     "weights are missing": (lambda f: weights(f).unlink(), "unet has no weights"),
@@ -147,7 +150,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         status, code, files, index = self.server.answer
         body = b""
         if status == 200 and self.path.endswith("/model_index.json"):
-            body = json.dumps(index).encode()
+            body = index if isinstance(index, bytes) else json.dumps(index).encode()
         elif status == 200 and "auth-check" not in self.path:
             siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
             body = json.dumps({"id": "owner/model", "siblings": siblings}).encode()
@@ -200,6 +203,18 @@ ANSWERS = {
         "owner/model",
         2,
         "is a WanPipeline, which cannot be trained",
+    ),
+    "an index that is no JSON": (
+        (200, "", SAFE, b"<html>"),
+        "owner/model",
+        2,
+        "model_index.json of owner/model cannot be read",
+    ),
+    "an index that is no object": (
+        (200, "", SAFE, b"[]"),
+        "owner/model",
+        2,
+        "model_index.json of owner/model cannot be read",
     ),
     "nobody answers": (None, "owner/model", 2, "the Hub cannot be reached (ConnectError)"),
 }

@@ -79,7 +79,7 @@ def fetch_index(location: str) -> str:
         if cached is None:
             HfApi().auth_check(location)  # asks once, where a download would try for half a minute
         path = cached / INDEX if cached else hf_hub_download(location, INDEX, etag_timeout=HUB_SECONDS)
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except Exception as error:
         raise InputError(_sentence(error, location, location, "")) from error
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from trainers.models.families import FAMILIES, supported
+from trainers.paths import path_of
 
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Parts that a text-to-image call does without; they are not loaded or may be absent.
 _OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
+_UNREADABLE = "The file {} cannot be read; fetch the model anew."
 _WEIGHTLESS = re.compile(r"Scheduler$|Tokenizer(Fast)?$|Processor$|FeatureExtractor$")
 
 
@@ -25,8 +27,12 @@ def pickle_allowed() -> bool:
 
 
 def place_of(location: str) -> Path | None:
-    """Return the folder that a location names; None for a Hub id."""
-    path = Path(location).expanduser()
+    """Return the folder that a location names; None for a Hub id.
+
+    Raises:
+        InputError: It can be neither.
+    """
+    path = path_of(location)
     if path.is_dir() or not _HUB_ID.fullmatch(location):
         return path
     return None
@@ -43,25 +49,40 @@ def read_index(folder: Path, name: str) -> tuple[dict[str, Any], list[str]]:
     if not folder.is_dir():
         return {}, [f"There is no folder {folder} for the model '{name}'. Check the path."]
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}, [
             f"The model folder {folder} has no {INDEX}, so it is no diffusers pipeline. Name the folder that "
             "holds the pipeline, or convert the checkpoint to diffusers first."
         ]
-    except (OSError, ValueError):
-        return {}, [f"The file {path} cannot be read; fetch the model anew."]
+    except OSError:
+        return {}, [_UNREADABLE.format(path)]
+    return parse_index(text, name, str(path))
+
+
+def parse_index(text: str, name: str, place: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what the text of a ``model_index.json`` says, and what is wrong with it.
+
+    Args:
+        text: The file's.
+        name: What the model is called in sentences.
+        place: What the file is called there.
+    """
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError):
+        index = None
     if not isinstance(index, dict):
-        return {}, [f"The file {path} cannot be read; fetch the model anew."]
-    return index, class_problems(index, name)
+        return {}, [_UNREADABLE.format(place)]
+    return index, _class_problems(index, name)
 
 
-def class_problems(index: dict[str, Any], name: str) -> list[str]:
+def _class_problems(index: dict[str, Any], name: str) -> list[str]:
     """Return a sentence when a pipeline's class cannot be trained."""
     found = index.get("_class_name")
-    if found in FAMILIES:
+    told = found if isinstance(found, str) and found else "nameless class"
+    if told in FAMILIES:
         return []
-    told = found or "nameless class"
     return [f"The model '{name}' is a {told}, which cannot be trained. Supported: {supported()}."]
 
 
@@ -119,7 +140,7 @@ def _missing_shards(folder: Path, present: list[Path], name: str) -> list[str]:
     missing: set[str] = set()
     for index in folder.glob("*.safetensors.index.json"):
         try:
-            missing |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) - names
+            missing |= set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())) - names
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             missing.add(index.name)
     return [
