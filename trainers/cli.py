@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
-from pathlib import Path
 
 from trainers.adapter_file import find_adapter, read_header
 from trainers.cli_studies import add_bench, add_lab
@@ -108,7 +107,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=path_of, help="JSON file of settings, for example a run's config.json")
+    parser.add_argument("--config", type=path_of, help="JSON file of settings, such as a run's config.json")
     for name in ("model", "reward", "estimator"):
         parser.add_argument(f"--{name}", help=RunConfig.__dataclass_fields__[name].metadata["help"])
     for name in MAIN_OPTIONS:

@@ -32,7 +32,7 @@ def add_lab(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--estimator", help="methods separated by commas; leaves the other studies out")
     rows.add_argument("--beta", type=float, default=1.0, help="KL strength of the law that is aimed at")
     rows.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
-    rows.add_argument("--out", type=path_of, metavar="FILE", help="append every trained row as a line of JSON")
+    rows.add_argument("--out", type=path_of, metavar="FILE", help="append each trained row as a line of JSON")
     parser.set_defaults(command=_lab)
 
 
@@ -62,7 +62,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     methods.add_argument("--pictures", type=int, default=256, help="held-out pictures")
     methods.add_argument("--threads", type=int, default=0, help="CPU threads; 0 uses one per core")
     methods.add_argument("--out", type=path_of, default=Path("runs/comparison.jsonl"), help="one race a line")
-    methods.add_argument("--plot", type=path_of, metavar="FILE", help="draw the comparison into a picture file")
+    methods.add_argument("--plot", type=path_of, metavar="FILE", help="draw the races into a picture file")
 
 
 def _lab(options) -> int:

@@ -140,7 +140,8 @@ def _missing_shards(folder: Path, present: list[Path], name: str) -> list[str]:
     missing: set[str] = set()
     for index in folder.glob("*.safetensors.index.json"):
         try:
-            missing |= set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())) - names
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            missing |= set(map(str, shards)) - names
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             missing.add(index.name)
     return [
