@@ -30,7 +30,11 @@ def too_few(images, prompts):
 def raises(images, prompts):
     raise RuntimeError("out of ideas")
 
+def detached(images, prompts):
+    return images.detach().mean((1, 2, 3))
+
 redness.differentiable = True
+detached.differentiable = True
 """
 
 
@@ -92,6 +96,15 @@ def test_mistakes_are_told_in_sentences(file, change, words):
 def test_what_goes_wrong_in_it_is_one_sentence_with_its_name(file, name, words):
     with pytest.raises(FaultError, match=f"mine.py:{name}' failed. .*{words}"):
         load_reward(f"{file}:{name}")(images(), ["", "", ""])
+
+
+def test_values_without_the_gradient_that_was_declared_are_refused(file):
+    mixture = load_reward(f"{file}:detached,brightness")
+    assert mixture(images(), ["", "", ""]).shape == (3,)  # nobody asks for a gradient here
+    with torch.no_grad():
+        assert mixture(images().requires_grad_(), ["", "", ""]).shape == (3,)
+    with pytest.raises(FaultError, match="mine.py:detached' failed. .*declared differentiable"):
+        mixture(images().requires_grad_(), ["", "", ""])
 
 
 def test_a_file_that_cannot_be_imported_is_told(tmp_path):
