@@ -216,6 +216,14 @@ def test_questions_are_asked_side_by_side_and_only_once():
         ("First score 3, but then\n**Score:** 8.5", 0.85),
         ("score = 10", 1.0),
         ("Score: 0/10", 0.0),
+        ("Score (0-10): 8", 0.8),
+        ("**Score (0–10):** 8.5", 0.85),
+        ("Score [0 to 10] = **7**", 0.7),
+        ("Score (out of 10): 9/10, and no more", 0.9),
+        ("Score: 8 (0-10)", 0.8),
+        ("Score: [7]", 0.7),
+        ("Score:\n8 out of 10.", 0.8),
+        ("Score: 8\nThis score says it all.", 0.8),
     ],
 )
 def test_the_last_score_counts(text, score):
@@ -228,6 +236,11 @@ def test_the_last_score_counts(text, score):
         (says("I like it."), "without a line 'Score: N'"),
         (says("Score: 11"), "the score 11, which is not within 0 and 10"),
         (says("Score: -2"), "the score -2"),
+        (says("Score 0-10: 8"), "without a line 'Score: N'"),
+        (says("First score: 3\nScore (0-10)"), "without a line 'Score: N'"),
+        (says("Score: 7-8"), "without a line 'Score: N'"),
+        (says("Score: 3 out of 5"), "without a line 'Score: N'"),
+        (says("Score: 8,5"), "without a line 'Score: N'"),
         (Reply(b'{"error": "no"}'), "no chat completion"),
         (Reply(b'{"choices": [{"message": {"content": null}}]}'), "no chat completion"),
         (Reply(b"\xff\xfe"), "no chat completion"),
@@ -237,6 +250,14 @@ def test_nonsense_of_the_judge_is_told(reply, words):
     with serving(lambda *_: reply) as running:
         with pytest.raises(FaultError, match=f"'judge' answered with.*{words}|answered {words}"):
             judge(running.address)(images(1), prompts(1))
+        assert len(running.requests) == 2
+
+
+def test_what_cannot_be_told_is_asked_again_and_never_kept():
+    replies = iter([says("Score 0-10: 8"), says("Score (0-10): 8")])
+    with serving(lambda *_: next(replies)) as running:
+        for _ in range(2):
+            assert judge(running.address)(images(1), prompts(1)).tolist() == [pytest.approx(0.8)]
         assert len(running.requests) == 2
 
 

@@ -34,7 +34,17 @@ _FORM = (
     'The picture was drawn for the caption "{prompt}". {question} End with one line that reads "Score: N", '
     "where N is a number from 0 (worst) to 10 (best)."
 )
-_SCORE = re.compile(r"score[^\w-]{0,6}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+_MENTION = re.compile(r"score(?:[^\n]*|\W*)\d", re.IGNORECASE)
+_NUMBER = r"(-?\d++(?:\.\d++)?+)"
+_SCORE = re.compile(
+    # Between word and number may be marks, and the range in brackets, as in "**Score (0-10):** 8".
+    r"score[^a-z0-9(\[-]{0,6}(?:[(\[][^()\[\]\n]{1,40}[)\]][^a-z0-9-]{0,6})?"
+    rf"(?:(?<!\.){_NUMBER}(?![a-z0-9_%]|,\d)"
+    # A number that begins a range, or that is out of anything but ten, is no score.
+    r"(?!\s*(?:-|–|—|to\b)\s*\d)(?!\s*(?:/|out of)\s*(?!10\b)\d)"
+    rf"|[(\[]{_NUMBER}(?:/10)?[)\]]\W*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 class AnswerStore:
@@ -131,12 +141,13 @@ def read_score(body: bytes) -> float:
     """
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]
-        found = _SCORE.findall(text)
+        mentions = [part for part in re.split("(?i)(?=score)", text) if _MENTION.match(part)]
     except (ValueError, LookupError, TypeError):
         raise BadAnswer("with something that is no chat completion") from None
-    if not found:
+    found = _SCORE.match(mentions[-1]) if mentions else None
+    if found is None:  # asked again, since a guess would be kept as the judge's word
         raise BadAnswer("without a line 'Score: N'")
-    score = float(found[-1])
+    score = float(found[1] or found[2])
     if not 0 <= score <= HIGHEST:
         raise BadAnswer(f"with the score {score:g}, which is not within 0 and 10")
     return score / HIGHEST
