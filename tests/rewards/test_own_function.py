@@ -119,6 +119,8 @@ def test_a_file_that_cannot_be_imported_is_told(tmp_path):
     [
         ({"SYSTEM": "spaces", "RSM_ALLOW_OWN_CODE": "1"}, "A Space takes"),
         ({"RSM_ALLOW_OWN_CODE": "0"}, "This app takes"),
+        ({"RSM_ALLOW_OWN_CODE": ""}, "This app takes"),
+        ({"RSM_ALLOW_OWN_CODE": "maybe"}, "This app takes"),
     ],
 )
 def test_it_is_refused_where_others_start_runs(file, monkeypatch, variables, words):
@@ -130,6 +132,12 @@ def test_it_is_refused_where_others_start_runs(file, monkeypatch, variables, wor
         build_config("tiny-flow", "grpo", "shapes", {"server_url": "http://127.0.0.1:1"})
     with pytest.raises(InputError, match=words):
         REWARDS.get(f"{file}:redness").load()("cpu")
+
+
+@pytest.mark.parametrize("word", ["1", "true", "Yes", " on "])
+def test_it_is_allowed_by_a_clear_yes(file, monkeypatch, word):
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", word)
+    assert build_config("tiny-flow", "grpo", f"{file}:redness", {}).reward.endswith("redness")
 
 
 def test_the_app_refuses_it_unless_its_owner_allows_it():
