@@ -1,6 +1,7 @@
 """The command line. Settings are checked before anything heavy is imported.
 
-Exit codes: 0 done, 2 wrong input, 1 fault. A sentence goes to the screen, a traceback to ``log.txt``.
+Exit codes: 0 done, 2 wrong input, 1 fault. A sentence goes to the screen, a traceback to the run's ``log.txt``,
+or to the screen with ``RSM_DEBUG=1``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import signal
 import sys
@@ -36,6 +38,7 @@ from trainers.run_folder import RunFolder, read_json
 from trainers.run_lock import hold
 from trainers.tracking import add_export
 
+DEBUG = "RSM_DEBUG"
 MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 
 
@@ -54,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except Exception as error:  # a defect, or the machine's fault: of runs the log has the traceback
+        if os.environ.get(DEBUG, "") not in ("", "0"):
+            traceback.print_exc()
+        print(f"Error: {explain(error, 'The command')} {DEBUG}=1 shows where it happened.", file=sys.stderr)
         return 1
 
 
