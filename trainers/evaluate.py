@@ -102,6 +102,11 @@ class Scorer:
     others: Mixture
     device: torch.device
 
+    def interrupt_with(self, check: Callable[[float], None]) -> None:
+        """Let what ``check`` raises end a wait for a server, see ``Reward.interrupt_with``."""
+        self.reward.interrupt_with(check)
+        self.others.interrupt_with(check)
+
     def score(self, pictures: Tensor, items: Sequence[Item]) -> Scores:
         """Score (N, 3, H, W) uint8 pictures."""
         prompts = [item.prompt for item in items]

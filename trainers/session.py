@@ -127,6 +127,7 @@ class Session:
             self._fail(str(error))
             raise
         except (KeyboardInterrupt, SystemExit):
+            self.interruption.hurry = True  # threads that wait for a server are waited for at the end
             self._fail("The run was ended by the system before it could finish.")
             raise
         except Exception as error:
@@ -173,13 +174,16 @@ class Session:
         trainer.policy.model.remember([item.prompt for item in items])
         if (footprint := trainer.policy.model.footprint) != EVERYTHING:
             self._log(f"fitted into memory: {footprint}")
+        scorer.interrupt_with(self.interruption.check_wait)
         self._probes = Probes(self.folder, config, scorer, items)
-
-        def tell(text: str) -> None:
-            self._update(message=text)
-
         model = trainer.policy.model
-        return trainer, model, Comparison(self.folder, config, scorer, items, self.interruption, tell)
+        return (
+            trainer,
+            model,
+            Comparison(
+                self.folder, config, scorer, items, self.interruption, lambda text: self._update(message=text)
+            ),
+        )
 
     def _baseline(self, model: PipelineModel, comparison: Comparison) -> ev.Scores:
         total = len(comparison.items)

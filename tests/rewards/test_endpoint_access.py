@@ -55,6 +55,15 @@ def test_the_environment_s_own_endpoints_stay_usable(refused):
         load_reward(each.reward, config=each)
 
 
+@pytest.mark.parametrize(("name", "variable"), [("server", "RSM_REWARD_SERVER"), ("judge", "RSM_JUDGE_URL")])
+def test_an_address_of_the_environment_holds_no_key_either(name, variable, monkeypatch):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9/v1?key=very-secret")
+    (told,) = obstacles(RunConfig(reward=name), ask=False)
+    assert f"'{variable}' must end before any '?'" in told and "very-secret" not in told
+    with pytest.raises(FaultError, match="must end before any"):
+        load_reward(name)
+
+
 def test_in_a_shell_settings_win(monkeypatch):
     with serving(pickled) as server, serving(judging) as judge:
         config = RunConfig(reward="server:1,judge:1", server_url=server.address, judge_url=judge.address)

@@ -133,15 +133,16 @@ def test_nonsense_of_the_json_variant_is_told(body, words):
 @pytest.mark.parametrize(
     ("reply", "attempts", "words"),
     [
-        (Reply(b"oops", 500), 2, "status 500 2 times"),
+        (Reply(b"oops", 500), 2, 'status 500 2 times and says "oops"'),
         (Reply(b"", 503), 2, "status 503"),
         (Reply(b"", 404), 1, "status 404: nothing is there"),
         (Reply(b"", 401), 1, "status 401: its key is missing or wrong"),
         (Reply(b"", 302, headers={"Location": "http://127.0.0.1:9/"}), 1, "status 302"),
         (Reply(pause=1.0), 2, "took longer than 0.5 seconds"),
         (Reply([b"x"] * 40, pause=0.05), 2, "took longer than 0.5 seconds"),
+        (Reply(header_pause=0.05), 2, "took longer than 0.5 seconds"),
     ],
-    ids=["500", "503", "404", "401", "redirect", "silent", "drop by drop"],
+    ids=["500", "503", "404", "401", "redirect", "silent", "drop by drop", "headers without an end"],
 )
 def test_failures_are_tried_again_only_where_that_can_help(reply, attempts, words):
     with serving(lambda *_: reply) as running:
@@ -315,14 +316,18 @@ def test_answers_are_kept_in_memory_where_no_file_can_be(tmp_path):
         ({"server_url": "ftp://x/y"}, "'server_url' must be an address"),
         ({"server_url": "not an address"}, "'server_url' must be an address"),
         ({"judge_url": "http://me:pass@host/v1"}, "put a key into an environment variable"),
+        ({"judge_url": "https://host/v1?key=very-secret"}, "'judge_url' must end before any '\\?'"),
+        ({"server_url": "https://host/#very-secret"}, "'server_url' must end before any '\\?'"),
+        ({"server_url": "https://host/score?"}, "'server_url' must end before any '\\?'"),
         ({"judge_key_variable": "sk-1234 5678"}, "never the key itself"),
         ({"endpoint_timeout": 0}, "'endpoint_timeout' must be between"),
         ({"server_protocol": "xml"}, "'server_protocol' must be one of"),
     ],
 )
 def test_settings_that_cannot_work_are_told(settings, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         build_config("tiny-flow", "grpo", "server", settings)
+    assert "very-secret" not in str(caught.value)
 
 
 def test_what_is_missing_is_told_before_a_run(monkeypatch):

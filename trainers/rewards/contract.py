@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,14 @@ class Reward(ABC):
         Returns:
             (B,) float32, on the device of `images`.
         """
+
+    def interrupt_with(self, check: Callable[[float], None]) -> None:
+        """Let what ``check`` raises end a wait for a server; most rewards wait for none.
+
+        Args:
+            check: called with the seconds waited, several times a second.
+        """
+        return None
 
     def validate_prompts(self, prompts: Sequence[str]) -> list[str]:
         """Return a sentence for each prompt that this reward cannot score; most score any prompt."""

@@ -101,7 +101,11 @@ class Judge(Reward):
         self.model = model
         self.question = question
         self.store = store
+        self._own_temperature = False
         self._pool = ThreadPoolExecutor(parallel, "judge")
+
+    def interrupt_with(self, check):
+        self.endpoint.check = check
 
     def __call__(self, images, prompts, metadata=None):
         files = [encoded(picture, "PNG") for picture in to_uint8(images)]
@@ -112,17 +116,28 @@ class Judge(Reward):
         text = _FORM.format(prompt=prompt, question=self.question)
         key = _key(self.endpoint.address, self.model, text, file)
         score = self.store.get(key)
+
+        def mend(told: str) -> bytes | None:
+            """Leave the temperature to models that refuse to be given one."""
+            if "temperature" not in told.lower():
+                return None
+            self._own_temperature = True
+            return self._request(text, file)
+
         if score is None:
-            body = json.dumps(_request(self.model, text, file)).encode()
-            score = self.endpoint.post(body, "application/json", read_score)
+            score = self.endpoint.post(self._request(text, file), "application/json", read_score, mend)
             self.store.put(key, score)
         return score
+
+    def _request(self, text: str, file: bytes) -> bytes:
+        sampling = {} if self._own_temperature else {"temperature": 0}
+        return json.dumps(_request(self.model, text, file) | sampling).encode()
 
 
 def _request(model: str, text: str, file: bytes) -> dict:
     url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
     content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
-    return {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0}
+    return {"model": model, "messages": [{"role": "user", "content": content}]}
 
 
 def _key(*parts: str | bytes) -> str:
@@ -169,7 +184,13 @@ def load(device: str = "cpu", config: RunConfig | None = None) -> Judge:
     access = judge_access(config)
     if access.problems:
         raise FaultError(" ".join(access.problems))
-    headers = {"Authorization": f"Bearer {access.key}"} if access.key else {}
-    endpoint = Endpoint("judge", access.address, config.endpoint_timeout, config.endpoint_retries, headers)
+    endpoint = Endpoint(
+        "judge",
+        access.address,
+        config.endpoint_timeout,
+        config.endpoint_retries,
+        access.key,
+        config.endpoint_parallel,
+    )
     store = AnswerStore(store_path())
     return Judge(endpoint, access.model, config.judge_question, config.endpoint_parallel, store)

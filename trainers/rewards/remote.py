@@ -49,19 +49,25 @@ def server_address(config: RunConfig) -> str:
 
     Raises:
         InputError: The run names an address that is refused here.
-        FaultError: None is given.
+        FaultError: None is given, or the one of the environment cannot be used.
     """
     if found := endpoint_problems(config):
         raise InputError(*found)
+    from trainers.rewards.endpoint import address_problems
+
     address = _setting(config.server_url, SERVER_VARIABLE)
     if not address:
         raise FaultError(_NO_SERVER)
+    if found := address_problems(SERVER_VARIABLE, address):
+        raise FaultError(*found)
     return address
 
 
 def judge_access(config: RunConfig) -> JudgeAccess:
     """Return how to reach the judge, and what is missing for it."""
     address, model = (_setting(getattr(config, name), var) for name, var in JUDGE_VARIABLES.items())
+    from trainers.rewards.endpoint import address_problems
+
     variable = key_variable(config)
     key = os.environ.get(variable, "").strip() if variable else ""
     found = endpoint_problems(config)
@@ -70,6 +76,8 @@ def judge_access(config: RunConfig) -> JudgeAccess:
         for (name, var), value in zip(JUDGE_VARIABLES.items(), (address, model), strict=True)
         if not value
     ]
+    if address and not found:
+        found += address_problems(JUDGE_VARIABLES["judge_url"], address)
     if variable and not key:
         found.append(f"The environment variable {variable}, which is to hold the judge's key, is not set.")
     if key and not (key.isascii() and key.isprintable() and " " not in key):
@@ -118,21 +126,20 @@ def server_obstacles(config: RunConfig, ask: bool) -> list[str]:
         address = server_address(config)
     except StudioError as error:
         return str(error).splitlines()
-    return _unreachable("server", SERVER_VARIABLE, address, ask)
+    return _unreachable("server", address, ask)
 
 
 def judge_obstacles(config: RunConfig, ask: bool) -> list[str]:
     """Say why the judge cannot be used now; empty when it can."""
     access = judge_access(config)
-    return list(access.problems) or _unreachable("judge", JUDGE_VARIABLES["judge_url"], access.address, ask)
+    return list(access.problems) or _unreachable("judge", access.address, ask)
 
 
-def _unreachable(name: str, variable: str, address: str, ask: bool) -> list[str]:
-    from trainers.rewards.endpoint import address_problems, shown
+def _unreachable(name: str, address: str, ask: bool) -> list[str]:
+    from trainers.rewards.endpoint import shown
 
-    wrong = address_problems(variable, address)
-    if wrong or not ask or reachable(address):
-        return wrong
+    if not ask or reachable(address):
+        return []
     return [
         f"Nothing answers at {shown(address)}, the endpoint of the reward '{name}'. Start it, or correct the "
         "address."

@@ -56,6 +56,9 @@ class RewardServer(Reward):
         self.protocol = protocol
         self.records = records
 
+    def interrupt_with(self, check):
+        self.endpoint.check = check
+
     def __call__(self, images, prompts, metadata=None):
         records = {**self.records, **(metadata or {})}
         scores: list[float] = []
