@@ -1,6 +1,6 @@
 """The command line. Settings are checked before anything heavy is imported.
 
-Exit codes: 0 done, 2 wrong input, 1 fault. A sentence goes to the screen, a traceback to the run's ``log.txt``,
+Exit codes: 0 done, 2 wrong input, 1 fault. A sentence goes to the screen, a traceback to a run's ``log.txt``,
 or to the screen with ``RSM_DEBUG=1``.
 """
 
