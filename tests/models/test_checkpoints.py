@@ -15,6 +15,7 @@ from trainers.models.access import access_problems
 from trainers.models.base import load_model
 from trainers.models.families import FAMILIES
 from trainers.models.folders import folder_problems, pickle_allowed
+from trainers.models.variants import variant_of
 
 ASK = ("--reward", "brightness", "--estimator", "grpo", "--dry-run")
 
@@ -88,6 +89,10 @@ DAMAGE = {
     "weights are cut off": (cut, "diffusion_pytorch_model.safetensors is cut off"),
     "a shard is missing": (sharded, "second.safetensors is missing"),
     "weights are pickled": (pickled, "are pickled, and loading them could run any code"),
+    "weights of another variant": (
+        lambda f: weights(f).rename(f / "unet" / "diffusion_pytorch_model.ema.safetensors"),
+        "has no plain weights, nor all of its parts as bf16 or all as fp16",
+    ),
     "gone": (shutil.rmtree, "There is no folder"),
 }
 
@@ -98,6 +103,30 @@ def test_a_wrong_or_half_fetched_folder_is_refused_with_one_sentence(damage, fol
     harm(folder)
     told = refused(folder)
     assert sentence in told and told.endswith(".") and "\n" not in told
+
+
+def test_weights_that_are_there_in_half_precision_only_are_loaded(folder):
+    whole = load_model(MODELS.get(str(folder))).network.state_dict()
+    weights(folder).rename(folder / "unet" / HALF)
+    assert folder_problems(folder, "model") == []
+    half = load_model(MODELS.get(str(folder))).network.state_dict()
+    assert whole.keys() == half.keys() and all(whole[name].equal(half[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("parts", "variant"),
+    [
+        ({"unet": ["a.safetensors", "a.fp16.safetensors"], "vae": ["b.safetensors"]}, ""),
+        ({"unet": ["a.fp16.safetensors"], "vae": ["b.safetensors"], "tokenizer": ["vocab.json"]}, "fp16"),
+        ({"unet": ["a.fp16-00001-of-00002.safetensors"], "vae": ["b.fp16.safetensors"]}, "fp16"),
+        ({"unet": ["a-00001-of-00002.bf16.safetensors"], "vae": ["b.bf16.safetensors"]}, "bf16"),
+        ({"unet": ["a-00001-of-00002.safetensors"], "vae": ["b.fp16.safetensors", "b.safetensors"]}, ""),
+        ({"unet": ["a.fp16.safetensors"], "vae": ["b.bf16.safetensors"]}, None),
+    ],
+    ids=str,
+)
+def test_the_variant_is_the_one_that_every_part_has(parts, variant):
+    assert variant_of(parts) == variant
 
 
 def test_pickles_are_an_opt_in_that_a_space_ignores(folder, monkeypatch):
@@ -169,6 +198,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 INDEX = {"_class_name": "SanaPipeline", "transformer": ["diffusers", "SanaTransformer2DModel"]}
+HALF = "diffusion_pytorch_model.fp16.safetensors"
 SAFE = {"model_index.json": 9, "transformer/diffusion_pytorch_model.safetensors": 1000}
 ANSWERS = {
     "all is well": ((200, "", SAFE, INDEX), "owner/model", 0, '"model": "owner/model"'),
@@ -186,10 +216,34 @@ ANSWERS = {
         "was not found on the Hub, or it is private",
     ),
     "pickles only": (
-        (200, "", {"model_index.json": 9, "unet/model.bin": 9}, INDEX),
+        (200, "", {"model_index.json": 9, "transformer/model.bin": 9}, INDEX),
         "sana",
         2,
         "are pickled, and loading",
+    ),
+    "another part has pickles only": (
+        (200, "", SAFE | {"vae/model.bin": 9}, INDEX | {"vae": ["diffusers", "AutoencoderDC"]}),
+        "sana",
+        2,
+        "are pickled, and loading",
+    ),
+    "another part is missing": (
+        (200, "", SAFE, INDEX | {"vae": ["diffusers", "AutoencoderDC"]}),
+        "sana",
+        2,
+        "is incomplete on the Hub: its vae has no weights",
+    ),
+    "half precision only": (
+        (200, "", {"model_index.json": 9, f"transformer/{HALF}": 1000}, INDEX),
+        "sana",
+        0,
+        '"model": "sana"',
+    ),
+    "an unknown variant only": (
+        (200, "", {"model_index.json": 9, "transformer/model.ema.safetensors": 1000}, INDEX),
+        "sana",
+        2,
+        "has no plain weights, nor all of its parts as bf16 or all as fp16",
     ),
     "no index": ((200, "", {"README.md": 9}, INDEX), "sana", 2, "has no model_index.json"),
     "larger than the disk": (
