@@ -176,14 +176,12 @@ class Session:
             self._log(f"fitted into memory: {footprint}")
         scorer.interrupt_with(self.interruption.check_wait)
         self._probes = Probes(self.folder, config, scorer, items)
+
+        def tell(text: str) -> None:
+            self._update(message=text)
+
         model = trainer.policy.model
-        return (
-            trainer,
-            model,
-            Comparison(
-                self.folder, config, scorer, items, self.interruption, lambda text: self._update(message=text)
-            ),
-        )
+        return trainer, model, Comparison(self.folder, config, scorer, items, self.interruption, tell)
 
     def _baseline(self, model: PipelineModel, comparison: Comparison) -> ev.Scores:
         total = len(comparison.items)
@@ -397,8 +395,5 @@ def check_sharing(config: RunConfig, ranks: Ranks) -> None:
 
 
 def _memory_sentence(trainer: Trainer) -> str:
-    return (
-        f"{MEMORY} The micro-batch was halved to {trainer.micro_batch} once already."
-        if trainer.progress.micro_batch
-        else MEMORY
-    )
+    halved = f" The micro-batch was halved to {trainer.micro_batch} once already."
+    return MEMORY + (halved if trainer.progress.micro_batch else "")
