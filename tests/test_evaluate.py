@@ -1,5 +1,7 @@
 """Numbers of a comparison that need no model: diversity, and scoring in chunks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,7 +49,10 @@ def test_a_long_comparison_is_scored_as_its_pictures_alone():
     items = ev.plan(prompts, len(prompts), 2, 0)[: len(prompts)]
     scorer = ev.load_scorer(config, prompts, "cpu")
     pictures = noise(len(items), 64)
+    few = ev.load_scorer(replace(config, eval_batch=5), prompts, "cpu")
+    assert (scorer.together, few.together) == (32, 5)
     whole = scorer.score(pictures, items)
+    assert torch.equal(whole.reward, few.score(pictures, items).reward)
     for i in (0, len(items) - 1):
         alone = scorer.score(pictures[i : i + 1], items[i : i + 1])
         assert whole.reward[i] == alone.reward[0]

@@ -7,12 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.faults.watched_reward import registered
 from trainers import failures
+from trainers.cli import main
 from trainers.errors import FaultError
 from trainers.failures import explain, known_cause, out_of_memory
 from trainers.rewards import REWARDS
 from trainers.rewards.contract import Reward
 from trainers.rewards.mixture import Mixture, Part
+
+
+def load_broken(device="cpu"):
+    raise KeyError("no such thing")
 
 
 def caught(action) -> Exception:
@@ -96,3 +102,13 @@ def test_a_reward_that_raises_is_named_and_memory_stays_a_lack_of_memory():
     assert isinstance(broken, FaultError) and str(broken) == "The reward 'mine' failed. KeyError: 'colour'"
     assert failures.NETWORK in str(call(closed_port))
     assert out_of_memory(call(no_memory)) and not isinstance(call(no_memory), FaultError)
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_fault_of_a_command_without_a_log_is_a_sentence_too(debug, monkeypatch, capsys):
+    monkeypatch.setenv("RSM_DEBUG", debug)
+    with registered("broken", "tests.test_failures:load_broken"):
+        assert main(["spread", "--reward", "broken", "--estimator", "grpo"]) == 1
+    told = capsys.readouterr().err
+    assert "Error: The command ended with an unexpected KeyError: 'no such thing' RSM_DEBUG=1 shows" in told
+    assert ("Traceback" in told) == bool(debug) and (debug or told.count("\n") == 1)

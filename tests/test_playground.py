@@ -194,6 +194,7 @@ GOOD = {"prompt": "a red circle", "seed": 3, "steps": 12, "guidance": 1, "streng
         ("seed", MAX_SEED + 1, "whole number"),
         ("seed", None, "whole number"),
         ("seed", True, "whole number"),
+        pytest.param("seed", 10**400, "whole number", id="seed-huge"),
         ("steps", 0, "whole number from 1 to 100"),
         ("steps", 101, "whole number"),
         ("steps", float("nan"), "whole number"),

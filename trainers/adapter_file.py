@@ -17,6 +17,7 @@ from trainers.assets import asset_root
 from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.models import MODELS
+from trainers.paths import path_of
 
 NETWORKS = ("transformer", "unet")
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -107,7 +108,7 @@ def find_adapter(place: str | os.PathLike) -> Path:
     Raises:
         InputError: There is none.
     """
-    path = Path(place).expanduser()
+    path = path_of(os.fspath(place))
     for file in (path / "adapter" / WEIGHTS, path / WEIGHTS, path):
         if file.is_file():
             return file

@@ -1,7 +1,7 @@
 """The command line. Settings are checked before anything heavy is imported.
 
 Exit codes: 0 done, 1 fault, 2 wrong input, 3 another process is at work on the run. A sentence goes to the
-screen, a traceback to ``log.txt``.
+screen, a traceback to a run's ``log.txt``, or to the screen with ``RSM_DEBUG=1``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
-from pathlib import Path
 
 from trainers.adapter_file import find_adapter, read_header
 from trainers.cli_studies import add_bench, add_lab
@@ -29,6 +29,7 @@ from trainers.launch import launched
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.families import supported
+from trainers.paths import path_of
 from trainers.preflight import obstacles, prompt_problems
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
@@ -37,14 +38,15 @@ from trainers.run_folder import RunFolder, read_json
 from trainers.run_lock import hold
 from trainers.tracking import add_export
 
+DEBUG = "RSM_DEBUG"
 MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
         if launched()[0] > 0:
             return _follow(options)
         return options.command(options) or 0
@@ -56,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 1
+    except Exception as error:  # a defect, or the machine's fault: of runs the log has the traceback
+        if os.environ.get(DEBUG, "") not in ("", "0"):
+            traceback.print_exc()
+        print(f"Error: {explain(error, 'The command')} {DEBUG}=1 shows where it happened.", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("spread", help="see whether a reward tells the base model's pictures apart")
     )
     resume = commands.add_parser("resume", help="continue a run that was stopped or killed")
-    resume.add_argument("run", type=Path, help="the run folder")
+    resume.add_argument("run", type=path_of, help="the run folder")
     for name in ("budget_seconds", "max_updates"):
         help_text = f"a new value: {RunConfig.__dataclass_fields__[name].metadata['help']}"
         resume.add_argument(f"--{name.replace('_', '-')}", dest=name, help=help_text)
@@ -76,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--methods-page", action="store_true", help="the method table as docs/METHODS.md")
     listing.set_defaults(command=_list)
     evaluate = commands.add_parser("evaluate", help="draw and score a run's adapter again")
-    evaluate.add_argument("run", type=Path, help="the run folder")
+    evaluate.add_argument("run", type=path_of, help="the run folder")
     evaluate.add_argument("--prompts", help="prompt set or file; the run's held-out set by default")
     evaluate.add_argument("--reward", help="reward or mixture; the run's by default")
     evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
@@ -95,7 +102,7 @@ def _add_spread(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser)
-    parser.add_argument("--out", type=Path, help="the run folder to create")
+    parser.add_argument("--out", type=path_of, help="the run folder to create")
     parser.add_argument(
         "--from-adapter",
         dest="start_adapter",
@@ -108,7 +115,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, help="JSON file of settings, for example a run's config.json")
+    parser.add_argument("--config", type=path_of, help="JSON file of settings, such as a run's config.json")
     for name in ("model", "reward", "estimator"):
         parser.add_argument(f"--{name}", help=RunConfig.__dataclass_fields__[name].metadata["help"])
     for name in MAIN_OPTIONS:
@@ -172,7 +179,7 @@ def _config(options) -> RunConfig:
         found += error.problems
     for name in ("prompts", "heldout_prompts"):
         text = values.get(name) or (config and getattr(config, name))
-        found += _prompt_problems(text)
+        found += _prompt_problems(str(text or ""))
     if found:
         raise InputError(*dict.fromkeys(found))
     return config
@@ -195,7 +202,7 @@ def _begun_from(place: str | None) -> dict:
     return {"start_adapter": place} | {name: value for name, value in shape.items() if value}
 
 
-def _prompt_problems(name: str | None) -> list[str]:
+def _prompt_problems(name: str) -> list[str]:
     try:
         if name:
             load_prompts(name)

@@ -14,6 +14,7 @@ from trainers.custom import CUSTOM
 from trainers.errors import InputError
 from trainers.methods import METHODS
 from trainers.models import EMBEDDED, MODELS, ModelSpec
+from trainers.paths import path_of
 from trainers.presets import build_config
 from trainers.run_folder import append_line
 
@@ -25,13 +26,13 @@ def add_lab(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", choices=("flow", "diffusion"), help="only one model family")
     parser.add_argument("--evaluations", type=int, help="network evaluations of each training")
     parser.add_argument("--seed", type=int, default=0, help="seed of every random draw")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the study into a picture file")
+    parser.add_argument("--plot", type=path_of, metavar="FILE", help="draw the study into a picture file")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     rows = parser.add_argument_group("training only some rows, with other settings")
     rows.add_argument("--estimator", help="methods separated by commas; leaves the other studies out")
     rows.add_argument("--beta", type=float, default=1.0, help="KL strength of the law that is aimed at")
     rows.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
-    rows.add_argument("--out", type=Path, metavar="FILE", help="append every trained row as a line of JSON")
+    rows.add_argument("--out", type=path_of, metavar="FILE", help="append each trained row as a line of JSON")
     parser.set_defaults(command=_lab)
 
 
@@ -60,8 +61,8 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     methods.add_argument("--evaluations", type=int, default=60_000, help="network evaluations of every row")
     methods.add_argument("--pictures", type=int, default=256, help="held-out pictures")
     methods.add_argument("--threads", type=int, default=0, help="CPU threads; 0 uses one per core")
-    methods.add_argument("--out", type=Path, default=Path("runs/comparison.jsonl"), help="one race a line")
-    methods.add_argument("--plot", type=Path, metavar="FILE", help="draw the comparison into a picture file")
+    methods.add_argument("--out", type=path_of, default=Path("runs/comparison.jsonl"), help="one race a line")
+    methods.add_argument("--plot", type=path_of, metavar="FILE", help="draw the races into a picture file")
 
 
 def _lab(options) -> int:

@@ -96,11 +96,18 @@ class Scorer:
         reward: The optimised reward.
         others: Rewards that were not optimised.
         device: Where they compute.
+        together: Pictures that are scored at once.
     """
 
     reward: Mixture
     others: Mixture
     device: torch.device
+    together: int = SCORED_TOGETHER
+
+    def interrupt_with(self, check: Callable[[float], None]) -> None:
+        """Let what ``check`` raises end a wait for a server, see ``Reward.interrupt_with``."""
+        self.reward.interrupt_with(check)
+        self.others.interrupt_with(check)
 
     def score(self, pictures: Tensor, items: Sequence[Item]) -> Scores:
         """Score (N, 3, H, W) uint8 pictures."""
@@ -111,7 +118,7 @@ class Scorer:
             others = self.others.components(images, words)
             return self.reward(images, words).float().cpu(), {n: v.float().cpu() for n, v in others.items()}
 
-        chunks = [slice(start, start + SCORED_TOGETHER) for start in range(0, len(prompts), SCORED_TOGETHER)]
+        chunks = [slice(start, start + self.together) for start in range(0, len(prompts), self.together)]
         parts = map_chunks(run, chunks, self.device)
         others = {name: torch.cat([rest[name] for _, rest in parts]) for name in parts[0][1]}
         values = torch.cat([value for value, _ in parts])
@@ -134,7 +141,9 @@ def load_scorer(config: RunConfig, prompts: Sequence[str], device: str) -> Score
     reward = load_reward(config.reward, device, config)
     asked = load_reward(config.others, device, config).parts if config.others else ()
     others = asked or _usual_others(config, reward, prompts, device)
-    return Scorer(reward, Mixture(others), torch.device(device))
+    # Who draws fewer pictures at once for want of memory has none for scoring more of them.
+    together = min(SCORED_TOGETHER, config.eval_batch)
+    return Scorer(reward, Mixture(others), torch.device(device), together)
 
 
 def _usual_others(config: RunConfig, reward: Mixture, prompts: Sequence[str], device: str) -> list[Part]:

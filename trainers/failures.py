@@ -49,12 +49,12 @@ def known_cause(error: BaseException) -> str | None:
     return next((sentence for link in _chain(error) if (sentence := _kind(link))), None)
 
 
-def explain(error: BaseException) -> str:
-    """Return one sentence for any error."""
+def explain(error: BaseException, what: str = "The run") -> str:
+    """Return one sentence for any error; ``what`` is said to have ended where its kind is unknown."""
     if isinstance(error, StudioError):
         return str(error)
     words = " ".join(str(error).split())[:300]
-    return known_cause(error) or f"The run ended with an unexpected {type(error).__name__}: {words}"
+    return known_cause(error) or f"{what} ended with an unexpected {type(error).__name__}: {words}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -59,5 +59,7 @@ def _load(config, path: str, ranks: Ranks) -> Trainer:
     quiet_libraries()
     use_threads(config)
     # The stop file is looked at here too, so that a stop acts within one batch of every process.
-    check = Interruption(RunFolder(Path(path))).check
-    return load_trainer(config, load_reward(config.reward, device), device, ranks, check)
+    interruption = Interruption(RunFolder(Path(path)))
+    reward = load_reward(config.reward, device, config)
+    reward.interrupt_with(interruption.check_wait)
+    return load_trainer(config, reward, device, ranks, interruption.check)

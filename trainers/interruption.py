@@ -81,6 +81,19 @@ class Interruption:
         if self.seconds_left <= 0:
             raise OutOfTime
 
+    def check_wait(self, seconds: float) -> None:
+        """Let a wait for a server go on, or end it: where a stop must wait, ``STOP_SECONDS`` are the most.
+
+        Args:
+            seconds: How long it has taken so far.
+
+        Raises:
+            StopRequested, OutOfTime: As ``check`` does.
+        """
+        self.check()
+        if self.stop and seconds > STOP_SECONDS:
+            raise StopRequested
+
     def enough(self) -> bool:
         """Whether a stopped run's comparison has had its ``STOP_SECONDS``."""
         return self.stop and time.monotonic() - (self._noticed or 0.0) > STOP_SECONDS

@@ -7,7 +7,7 @@ The measured evidence for the numbers is in docs/LOG.md.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainers.coercion import coerce_all, problems
@@ -15,8 +15,11 @@ from trainers.config import RunConfig
 from trainers.custom import method_of, setting_problems
 from trainers.errors import InputError
 from trainers.methods import METHODS, misfit
-from trainers.models import MODELS, ModelSpec
+from trainers.models import MODELS, ModelSpec, looks_like_checkpoint
 from trainers.models.configured import model_problems
+from trainers.models.folders import place_of
+from trainers.paths import absolute
+from trainers.prompts import absolute_prompts
 from trainers.rewards import REWARDS, parse_mixture
 from trainers.rewards.own import resolved
 from trainers.rewards.remote import endpoint_problems
@@ -115,8 +118,9 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
             range and combinations that do not fit.
     """
     values = {"model": model, "estimator": estimator, "reward": reward, **values}
-    values |= {name: resolved(str(values[name])) for name in ("reward", "others") if values.get(name)}
-    found, clean = coerce_all(values)
+    found, values = _from_the_root(values)
+    told, clean = coerce_all(values)
+    found += told
     model, estimator, reward = (str(values[key]) for key in ("model", "estimator", "reward"))
     found_model = _model_problems(model)
     unknown = found_model + ([] if estimator in METHODS else [METHODS.unknown(estimator)])
@@ -127,8 +131,35 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     if not unknown and not _mixture_problems(config.reward):
         found += _method_problems(config)
     if found:
-        raise InputError(*found)
+        raise InputError(*dict.fromkeys(found))
     return config
+
+
+def _from_the_root(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return settings whose files and folders mean the same wherever the run is continued, and problems."""
+    found: list[str] = []
+    meant = dict(values)
+    for name, from_root in _PLACES.items():
+        try:
+            if values.get(name):
+                meant[name] = from_root(str(values[name]))
+        except InputError as error:
+            found += error.problems
+    return found, meant
+
+
+def _absolute_model(name: str) -> str:
+    known = name in MODELS or not looks_like_checkpoint(name) or place_of(name) is None
+    return name if known else absolute(name)
+
+
+_PLACES: Mapping[str, Callable[[str], str]] = {
+    "reward": resolved,
+    "others": resolved,
+    "prompts": absolute_prompts,
+    "heldout_prompts": absolute_prompts,
+    "model": _absolute_model,
+}
 
 
 def reward_problems(config: RunConfig) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from trainers.assets import asset_root
 from trainers.config import MAX_PROMPT_CHARACTERS, RunConfig
 from trainers.errors import InputError
+from trainers.paths import absolute, path_of
 from trainers.registry import nearest
 
 MAX_PROMPTS = 100_000
@@ -53,6 +54,16 @@ def load_prompts(name_or_path: str) -> list[str]:
     return check_prompts(text.splitlines(), str(path))
 
 
+def absolute_prompts(name_or_path: str) -> str:
+    """Return a built-in set's name as it is, and a file's path from the root.
+
+    Raises:
+        InputError: The system knows no such path.
+    """
+    is_file = name_or_path not in _builtin_files() and path_of(name_or_path).is_file()
+    return absolute(name_or_path) if is_file else name_or_path
+
+
 def prompt_records(config: RunConfig) -> dict[str, dict[str, Any]]:
     """Return what the prompt files of a run say about their prompts beside the text; none say text files.
 
@@ -65,7 +76,7 @@ def prompt_records(config: RunConfig) -> dict[str, dict[str, Any]]:
 
 
 def _place(name_or_path: str) -> Path:
-    return _builtin_files().get(name_or_path) or Path(name_or_path).expanduser()
+    return _builtin_files().get(name_or_path) or path_of(name_or_path)
 
 
 def _records(text: str, path: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from trainers.models.configured import configured
 from trainers.preflight import obstacles
 from trainers.prompts import load_prompts
 from trainers.rewards.own import resolved
+from trainers.rewards.remote import endpoint_problems
 from trainers.run_folder import RunFolder
 
 
@@ -47,8 +48,8 @@ def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int
         config = replace(config, reward=resolved(reward), others="")
     if prompts:
         config = replace(config, heldout_prompts=prompts)
-    if found := obstacles(config):
-        raise InputError(*found)
+    if found := endpoint_problems(config) + obstacles(config):
+        raise InputError(*dict.fromkeys(found))
     texts = load_prompts(config.heldout_prompts)
     scorer = ev.load_scorer(config, texts, device)
     spec = configured(config)

@@ -125,6 +125,7 @@ class Session:
             self._fail(str(error))
             raise
         except (KeyboardInterrupt, SystemExit):
+            self.interruption.hurry = True  # threads that wait for a server are waited for at the end
             self._fail("The run was ended by the system before it could finish.")
             raise
         except Exception as error:
@@ -173,6 +174,7 @@ class Session:
         trainer.policy.model.remember([item.prompt for item in items])
         if (footprint := trainer.policy.model.footprint) != EVERYTHING:
             self._log(f"fitted into memory: {footprint}")
+        scorer.interrupt_with(self.interruption.check_wait)
         self._probes = Probes(self.folder, config, scorer, items)
 
         def tell(text: str) -> None:
@@ -380,8 +382,5 @@ def _undo(trainer: Trainer, undo: Checkpoint) -> None:
 
 
 def _memory_sentence(trainer: Trainer) -> str:
-    return (
-        f"{MEMORY} The micro-batch was halved to {trainer.micro_batch} once already."
-        if trainer.progress.micro_batch
-        else MEMORY
-    )
+    halved = f" The micro-batch was halved to {trainer.micro_batch} once already."
+    return MEMORY + (halved if trainer.progress.micro_batch else "")

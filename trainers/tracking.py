@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainers.errors import FaultError, InputError
 from trainers.opening import existing
+from trainers.paths import path_of
 from trainers.run_folder import RunFolder
 
 PROJECT = "rsm-studio"
@@ -20,7 +21,7 @@ _PAIRED = ("mean_gain", "z", "win_rate")
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Declare the words of ``export-metrics``."""
-    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("run", type=path_of, help="the run folder")
     parser.add_argument("--to", choices=tuple(TRACKERS), required=True, help="the tracker")
     parser.add_argument("--project", default=PROJECT, help="the tracker's project (default: %(default)s)")
     parser.set_defaults(command=_export)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.e2e.shell import ROOT, command, settings
 from tests.faults.sessions import ADAPTER, session, tiny_config
+from tests.rewards.servers import in_json, serving
 from trainers.launch import launcher
 from trainers.opening import reopen
 from trainers.run_folder import RunFolder
@@ -23,9 +24,9 @@ ENDLESS = {"max_updates": 0, "budget_seconds": 3600}
 
 
 @contextlib.contextmanager
-def two_processes(path, estimator="rsm_zeroth_order_flow", **changes):
+def two_processes(path, estimator="rsm_zeroth_order_flow", reward="brightness", **changes):
     """Start a run in two processes; end what is left of it afterwards."""
-    words = ["--estimator", estimator, "--reward", "brightness", "--out", str(path)]
+    words = ["--estimator", estimator, "--reward", reward, "--out", str(path)]
     with open(f"{path}.txt", "w+", encoding="utf-8") as output:
         process = subprocess.Popen(
             [*LAUNCH, *command("train", *words, *settings(**SMALL, **changes))[2:]],
@@ -87,6 +88,14 @@ def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(t
     for name in ("one", "two"):
         Session(*reopen(tmp_path / name, {"max_updates": 4}), age=0.0).run()
     assert apart(tmp_path / "one", tmp_path / "two") <= 1e-5
+
+
+def test_every_process_scores_with_the_settings_of_the_run(tmp_path):
+    with serving(in_json) as server:
+        asked = {"server_url": server.address, "server_protocol": "json", "max_updates": 1}
+        with two_processes(tmp_path / "two", reward="server", **asked) as (process, folder):
+            assert process.wait(150) == 0, said(folder.path)
+    assert folder.status().state == "succeeded" and folder.status().updates == 1
 
 
 def test_a_stopped_run_of_two_processes_ends_with_its_results(tmp_path):

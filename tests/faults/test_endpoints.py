@@ -9,6 +9,7 @@ from tests.e2e.shell import lines, read
 from tests.faults.sessions import same, session, tiny_config
 from tests.rewards.servers import Reply, pickled, serving
 from trainers.errors import FaultError
+from trainers.interruption import Interruption, StopRequested
 from trainers.reevaluate import reevaluate
 from trainers.run_folder import RunFolder
 
@@ -98,3 +99,16 @@ def test_the_adapter_of_a_failed_run_can_be_evaluated_by_another_reward(server, 
     assert found["after"]["reward"]["mean"] == pytest.approx(
         report["after"]["others"]["brightness"]["mean"], abs=1e-6
     )
+
+
+def test_after_ctrl_c_no_thread_waits_for_an_endpoint_any_more(tmp_path):
+    interruption = Interruption(RunFolder(tmp_path / "run"))
+
+    def listen(status):
+        if status.state == "running":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        session(tmp_path / "run", tiny_config(), listen, interruption).run()
+    with pytest.raises(StopRequested):
+        interruption.check_wait(0.0)

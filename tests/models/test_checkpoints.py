@@ -15,6 +15,7 @@ from trainers.models.access import access_problems
 from trainers.models.base import load_model
 from trainers.models.families import FAMILIES
 from trainers.models.folders import folder_problems, pickle_allowed
+from trainers.models.variants import variant_of
 
 ASK = ("--reward", "brightness", "--estimator", "grpo", "--dry-run")
 
@@ -66,8 +67,8 @@ def sharded(folder):
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def other_class(folder):
-    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": "WanPipeline"}
+def of_class(folder, name):
+    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": name}
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
@@ -76,15 +77,22 @@ DAMAGE = {
     "index that is no JSON": (lambda f: (f / "model_index.json").write_text("{"), "cannot be read"),
     "index that is a list": (lambda f: (f / "model_index.json").write_text("[]"), "cannot be read"),
     "another class": (
-        other_class,
+        lambda f: of_class(f, "WanPipeline"),
         "is a WanPipeline, which cannot be trained. Supported: StableDiffusionPip",
     ),
+    "a class that is a list": (lambda f: of_class(f, ["WanPipeline"]), "is a nameless class"),
+    "index that is no text": (lambda f: (f / "model_index.json").write_bytes(b"\xff\xfe"), "cannot be read"),
+    "index too deep": (lambda f: (f / "model_index.json").write_text("[" * 10**5), "cannot be read"),
     "a part is missing": (lambda f: shutil.rmtree(f / "vae"), "vae is missing. Fetch the rest"),
     "a config is missing": (lambda f: (f / "unet" / "config.json").unlink(), "config.json is missing"),
     "weights are missing": (lambda f: weights(f).unlink(), "unet has no weights"),
     "weights are cut off": (cut, "diffusion_pytorch_model.safetensors is cut off"),
     "a shard is missing": (sharded, "second.safetensors is missing"),
     "weights are pickled": (pickled, "are pickled, and loading them could run any code"),
+    "weights of another variant": (
+        lambda f: weights(f).rename(f / "unet" / "diffusion_pytorch_model.ema.safetensors"),
+        "has no plain weights, nor all of its parts as bf16 or all as fp16",
+    ),
     "gone": (shutil.rmtree, "There is no folder"),
 }
 
@@ -95,6 +103,30 @@ def test_a_wrong_or_half_fetched_folder_is_refused_with_one_sentence(damage, fol
     harm(folder)
     told = refused(folder)
     assert sentence in told and told.endswith(".") and "\n" not in told
+
+
+def test_weights_that_are_there_in_half_precision_only_are_loaded(folder):
+    whole = load_model(MODELS.get(str(folder))).network.state_dict()
+    weights(folder).rename(folder / "unet" / HALF)
+    assert folder_problems(folder, "model") == []
+    half = load_model(MODELS.get(str(folder))).network.state_dict()
+    assert whole.keys() == half.keys() and all(whole[name].equal(half[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("parts", "variant"),
+    [
+        ({"unet": ["a.safetensors", "a.fp16.safetensors"], "vae": ["b.safetensors"]}, ""),
+        ({"unet": ["a.fp16.safetensors"], "vae": ["b.safetensors"], "tokenizer": ["vocab.json"]}, "fp16"),
+        ({"unet": ["a.fp16-00001-of-00002.safetensors"], "vae": ["b.fp16.safetensors"]}, "fp16"),
+        ({"unet": ["a-00001-of-00002.bf16.safetensors"], "vae": ["b.bf16.safetensors"]}, "bf16"),
+        ({"unet": ["a-00001-of-00002.safetensors"], "vae": ["b.fp16.safetensors", "b.safetensors"]}, ""),
+        ({"unet": ["a.fp16.safetensors"], "vae": ["b.bf16.safetensors"]}, None),
+    ],
+    ids=str,
+)
+def test_the_variant_is_the_one_that_every_part_has(parts, variant):
+    assert variant_of(parts) == variant
 
 
 def test_pickles_are_an_opt_in_that_a_space_ignores(folder, monkeypatch):
@@ -147,7 +179,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         status, code, files, index = self.server.answer
         body = b""
         if status == 200 and self.path.endswith("/model_index.json"):
-            body = json.dumps(index).encode()
+            body = index if isinstance(index, bytes) else json.dumps(index).encode()
         elif status == 200 and "auth-check" not in self.path:
             siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
             body = json.dumps({"id": "owner/model", "siblings": siblings}).encode()
@@ -166,6 +198,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 INDEX = {"_class_name": "SanaPipeline", "transformer": ["diffusers", "SanaTransformer2DModel"]}
+HALF = "diffusion_pytorch_model.fp16.safetensors"
 SAFE = {"model_index.json": 9, "transformer/diffusion_pytorch_model.safetensors": 1000}
 ANSWERS = {
     "all is well": ((200, "", SAFE, INDEX), "owner/model", 0, '"model": "owner/model"'),
@@ -183,10 +216,34 @@ ANSWERS = {
         "was not found on the Hub, or it is private",
     ),
     "pickles only": (
-        (200, "", {"model_index.json": 9, "unet/model.bin": 9}, INDEX),
+        (200, "", {"model_index.json": 9, "transformer/model.bin": 9}, INDEX),
         "sana",
         2,
         "are pickled, and loading",
+    ),
+    "another part has pickles only": (
+        (200, "", SAFE | {"vae/model.bin": 9}, INDEX | {"vae": ["diffusers", "AutoencoderDC"]}),
+        "sana",
+        2,
+        "are pickled, and loading",
+    ),
+    "another part is missing": (
+        (200, "", SAFE, INDEX | {"vae": ["diffusers", "AutoencoderDC"]}),
+        "sana",
+        2,
+        "is incomplete on the Hub: its vae has no weights",
+    ),
+    "half precision only": (
+        (200, "", {"model_index.json": 9, f"transformer/{HALF}": 1000}, INDEX),
+        "sana",
+        0,
+        '"model": "sana"',
+    ),
+    "an unknown variant only": (
+        (200, "", {"model_index.json": 9, "transformer/model.ema.safetensors": 1000}, INDEX),
+        "sana",
+        2,
+        "has no plain weights, nor all of its parts as bf16 or all as fp16",
     ),
     "no index": ((200, "", {"README.md": 9}, INDEX), "sana", 2, "has no model_index.json"),
     "larger than the disk": (
@@ -200,6 +257,18 @@ ANSWERS = {
         "owner/model",
         2,
         "is a WanPipeline, which cannot be trained",
+    ),
+    "an index that is no JSON": (
+        (200, "", SAFE, b"<html>"),
+        "owner/model",
+        2,
+        "model_index.json of owner/model cannot be read",
+    ),
+    "an index that is no object": (
+        (200, "", SAFE, b"[]"),
+        "owner/model",
+        2,
+        "model_index.json of owner/model cannot be read",
     ),
     "nobody answers": (None, "owner/model", 2, "the Hub cannot be reached (ConnectError)"),
 }

@@ -49,7 +49,7 @@ def write_all(root: Path) -> Path:
     folder = root / weights.IMAGE_REWARD.repo
     write_tensors(folder / weights.IMAGE_REWARD.files[0], image_reward_state())
     (folder / "med_config.json").write_text(json.dumps(MED))
-    bert_tokenizer().save_pretrained(root / weights.BERT_WORDS.repo)
+    write_words(root / weights.BERT_WORDS.repo)
     head = {f"layers.{name}": value for name, value in head_state(JOINT).items()}
     write_tensors(root / weights.AESTHETIC.repo / weights.AESTHETIC.files[0], head)
     write_ocr(root)
@@ -67,9 +67,7 @@ def clip_config(activation: str) -> CLIPConfig:
     text = LAYERS | {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": 24,
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **{"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2},  # as published, whatever is true
         "hidden_act": activation,
     }
     vision = LAYERS | {"image_size": SIZE, "patch_size": PATCH, "hidden_act": activation}
@@ -140,6 +138,12 @@ def bert_tokenizer() -> BertTokenizer:
         *["a", "red", "circle", "three", "green", "triangles", "square", "of"],
     ]
     return BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+
+
+def write_words(folder: Path) -> None:
+    """Write BERT's tokenizer with the settings that are published, which do not name its class."""
+    bert_tokenizer().save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 512}')
 
 
 def image_reward_state() -> dict:

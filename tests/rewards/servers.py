@@ -17,11 +17,12 @@ from PIL import Image
 
 @dataclass
 class Reply:
-    """What a server says: chunks are sent one by one, with a pause before each."""
+    """What a server says: chunks are sent one by one, with a pause before each; or headers without an end."""
 
     body: bytes | list[bytes] = b""
     status: int = 200
     pause: float = 0.0
+    header_pause: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -65,6 +66,11 @@ def serving(answer: Callable[[bytes, dict], Reply], port: int = 0) -> Iterator[S
                     served.at_once -= 1
 
         def send(self, reply: Reply):
+            if reply.header_pause:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n")
+                for number in range(1000):
+                    time.sleep(reply.header_pause)
+                    self.wfile.write(f"X-Slow-{number}: 1\r\n".encode())
             chunks = reply.body if isinstance(reply.body, list) else [reply.body]
             time.sleep(reply.pause)
             self.send_response(reply.status)

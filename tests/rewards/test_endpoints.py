@@ -133,15 +133,16 @@ def test_nonsense_of_the_json_variant_is_told(body, words):
 @pytest.mark.parametrize(
     ("reply", "attempts", "words"),
     [
-        (Reply(b"oops", 500), 2, "status 500 2 times"),
+        (Reply(b"oops", 500), 2, 'status 500 2 times and says "oops"'),
         (Reply(b"", 503), 2, "status 503"),
         (Reply(b"", 404), 1, "status 404: nothing is there"),
         (Reply(b"", 401), 1, "status 401: its key is missing or wrong"),
         (Reply(b"", 302, headers={"Location": "http://127.0.0.1:9/"}), 1, "status 302"),
         (Reply(pause=1.0), 2, "took longer than 0.5 seconds"),
         (Reply([b"x"] * 40, pause=0.05), 2, "took longer than 0.5 seconds"),
+        (Reply(header_pause=0.05), 2, "took longer than 0.5 seconds"),
     ],
-    ids=["500", "503", "404", "401", "redirect", "silent", "drop by drop"],
+    ids=["500", "503", "404", "401", "redirect", "silent", "drop by drop", "headers without an end"],
 )
 def test_failures_are_tried_again_only_where_that_can_help(reply, attempts, words):
     with serving(lambda *_: reply) as running:
@@ -216,6 +217,14 @@ def test_questions_are_asked_side_by_side_and_only_once():
         ("First score 3, but then\n**Score:** 8.5", 0.85),
         ("score = 10", 1.0),
         ("Score: 0/10", 0.0),
+        ("Score (0-10): 8", 0.8),
+        ("**Score (0–10):** 8.5", 0.85),
+        ("Score [0 to 10] = **7**", 0.7),
+        ("Score (out of 10): 9/10, and no more", 0.9),
+        ("Score: 8 (0-10)", 0.8),
+        ("Score: [7]", 0.7),
+        ("Score:\n8 out of 10.", 0.8),
+        ("Score: 8\nThis score says it all.", 0.8),
     ],
 )
 def test_the_last_score_counts(text, score):
@@ -228,6 +237,11 @@ def test_the_last_score_counts(text, score):
         (says("I like it."), "without a line 'Score: N'"),
         (says("Score: 11"), "the score 11, which is not within 0 and 10"),
         (says("Score: -2"), "the score -2"),
+        (says("Score 0-10: 8"), "without a line 'Score: N'"),
+        (says("First score: 3\nScore (0-10)"), "without a line 'Score: N'"),
+        (says("Score: 7-8"), "without a line 'Score: N'"),
+        (says("Score: 3 out of 5"), "without a line 'Score: N'"),
+        (says("Score: 8,5"), "without a line 'Score: N'"),
         (Reply(b'{"error": "no"}'), "no chat completion"),
         (Reply(b'{"choices": [{"message": {"content": null}}]}'), "no chat completion"),
         (Reply(b"\xff\xfe"), "no chat completion"),
@@ -237,6 +251,14 @@ def test_nonsense_of_the_judge_is_told(reply, words):
     with serving(lambda *_: reply) as running:
         with pytest.raises(FaultError, match=f"'judge' answered with.*{words}|answered {words}"):
             judge(running.address)(images(1), prompts(1))
+        assert len(running.requests) == 2
+
+
+def test_what_cannot_be_told_is_asked_again_and_never_kept():
+    replies = iter([says("Score 0-10: 8"), says("Score (0-10): 8")])
+    with serving(lambda *_: next(replies)) as running:
+        for _ in range(2):
+            assert judge(running.address)(images(1), prompts(1)).tolist() == [pytest.approx(0.8)]
         assert len(running.requests) == 2
 
 
@@ -294,14 +316,18 @@ def test_answers_are_kept_in_memory_where_no_file_can_be(tmp_path):
         ({"server_url": "ftp://x/y"}, "'server_url' must be an address"),
         ({"server_url": "not an address"}, "'server_url' must be an address"),
         ({"judge_url": "http://me:pass@host/v1"}, "put a key into an environment variable"),
+        ({"judge_url": "https://host/v1?key=very-secret"}, "'judge_url' must end before any '\\?'"),
+        ({"server_url": "https://host/#very-secret"}, "'server_url' must end before any '\\?'"),
+        ({"server_url": "https://host/score?"}, "'server_url' must end before any '\\?'"),
         ({"judge_key_variable": "sk-1234 5678"}, "never the key itself"),
         ({"endpoint_timeout": 0}, "'endpoint_timeout' must be between"),
         ({"server_protocol": "xml"}, "'server_protocol' must be one of"),
     ],
 )
 def test_settings_that_cannot_work_are_told(settings, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         build_config("tiny-flow", "grpo", "server", settings)
+    assert "very-secret" not in str(caught.value)
 
 
 def test_what_is_missing_is_told_before_a_run(monkeypatch):

@@ -15,7 +15,7 @@ from trainers.prompts import load_prompts
 from trainers.rewards import load_reward, unscorable
 from trainers.rewards.geneval import GenEval, correct, credit, relations
 from trainers.rewards.geneval_prompts import COLORS, OBJECTS, Request, Thing, read_request
-from trainers.rewards.objects import Found, _best, _objects, read_finder
+from trainers.rewards.objects import TOGETHER, Found, _best, _objects, read_finder
 
 PROMPTS = [
     ("a photo of a bench", Request((Thing("bench"),))),
@@ -210,3 +210,18 @@ def test_a_detector_of_other_classes_is_refused(tmp_path):
     write_detector(tmp_path, classes=5)
     with pytest.raises(FaultError, match="5 classes"):
         read_finder(tmp_path, "cpu")
+
+
+def test_few_pictures_are_looked_at_at_once_and_each_as_if_alone():
+    finder = load_reward("geneval").parts[0].reward.finder
+    seen = []
+    handle = finder.model.register_forward_pre_hook(
+        lambda module, words, named: seen.append(len(named["pixel_values"])), with_kwargs=True
+    )
+    images = torch.rand(TOGETHER + 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = list(finder.find(images))
+    handle.remove()
+    assert seen == [TOGETHER, 3]
+    assert [[each.name for each in one] for one in found] == [
+        [each.name for each in next(finder.find(image[None]))] for image in images
+    ]

@@ -6,7 +6,7 @@ import torch
 
 from trainers.config import RunConfig
 from trainers.rewards import REWARDS, load_reward
-from trainers.rewards.ocr import accuracy, decode, edit_distance, quoted, text_boxes
+from trainers.rewards.ocr import TOGETHER, accuracy, decode, edit_distance, quoted, text_boxes
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,16 @@ def test_long_and_short_lines_fit_the_reader():
     assert _for_reader(torch.rand(3, 20, 30)).shape == (1, 3, 48, 320)
     assert _for_reader(torch.rand(3, 10, 200)).shape == (1, 3, 48, 960)
     assert _for_reader(torch.rand(3, 2, 999)).shape == (1, 3, 48, 3200)
+
+
+def test_few_pictures_are_looked_at_at_once_and_each_as_if_alone():
+    reader = load_reward("ocr").parts[0].reward.reader
+    seen = []
+    handle = reader.finder.register_forward_pre_hook(
+        lambda module, words, named: seen.append(len(named["pixel_values"])), with_kwargs=True
+    )
+    images = torch.rand(TOGETHER + 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = list(reader.read(images))
+    handle.remove()
+    assert seen == [TOGETHER, 3]
+    assert found == [reader.read(image[None])[0] for image in images]

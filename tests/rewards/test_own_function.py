@@ -30,7 +30,11 @@ def too_few(images, prompts):
 def raises(images, prompts):
     raise RuntimeError("out of ideas")
 
+def detached(images, prompts):
+    return images.detach().mean((1, 2, 3))
+
 redness.differentiable = True
+detached.differentiable = True
 """
 
 
@@ -132,6 +136,15 @@ def test_what_goes_wrong_in_it_is_one_sentence_with_its_name(file, name, words):
         load_reward(f"{file}:{name}")(images(), ["", "", ""])
 
 
+def test_values_without_the_gradient_that_was_declared_are_refused(file):
+    mixture = load_reward(f"{file}:detached,brightness")
+    assert mixture(images(), ["", "", ""]).shape == (3,)  # nobody asks for a gradient here
+    with torch.no_grad():
+        assert mixture(images().requires_grad_(), ["", "", ""]).shape == (3,)
+    with pytest.raises(FaultError, match="mine.py:detached' failed. .*declared differentiable"):
+        mixture(images().requires_grad_(), ["", "", ""])
+
+
 def test_a_file_that_cannot_be_imported_is_told(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import no_such_thing\ndef f(images, prompts):\n    return 0\n")
@@ -144,6 +157,8 @@ def test_a_file_that_cannot_be_imported_is_told(tmp_path):
     [
         ({"SYSTEM": "spaces", "RSM_ALLOW_OWN_CODE": "1"}, "A Space takes"),
         ({"RSM_ALLOW_OWN_CODE": "0"}, "This app takes"),
+        ({"RSM_ALLOW_OWN_CODE": ""}, "This app takes"),
+        ({"RSM_ALLOW_OWN_CODE": "maybe"}, "This app takes"),
     ],
 )
 def test_it_is_refused_where_others_start_runs(file, monkeypatch, variables, words):
@@ -155,6 +170,12 @@ def test_it_is_refused_where_others_start_runs(file, monkeypatch, variables, wor
         build_config("tiny-flow", "grpo", "shapes", {"server_url": "http://127.0.0.1:1"})
     with pytest.raises(InputError, match=words):
         REWARDS.get(f"{file}:redness").load()("cpu")
+
+
+@pytest.mark.parametrize("word", ["1", "true", "Yes", " on "])
+def test_it_is_allowed_by_a_clear_yes(file, monkeypatch, word):
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", word)
+    assert build_config("tiny-flow", "grpo", f"{file}:redness", {}).reward.endswith("redness")
 
 
 def test_the_app_refuses_it_unless_its_owner_allows_it():

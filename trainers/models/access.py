@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trainers.errors import InputError
 from trainers.models.folders import (
     INDEX,
+    PICKLES,
     folder_problems,
+    folder_variant,
+    parse_index,
+    parts_of,
     pickle_allowed,
     pickle_sentence,
     place_of,
+    read_index,
+    weightless,
 )
 from trainers.models.spec import ModelSpec
+from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence
 
 HUB_SECONDS = 10.0
 _GATED = (
@@ -79,14 +88,13 @@ def fetch_index(location: str) -> str:
         if cached is None:
             HfApi().auth_check(location)  # asks once, where a download would try for half a minute
         path = cached / INDEX if cached else hf_hub_download(location, INDEX, etag_timeout=HUB_SECONDS)
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except Exception as error:
         raise InputError(_sentence(error, location, location, "")) from error
 
 
 def _hub_problems(spec: ModelSpec) -> list[str]:
     from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_CACHE
 
     hub = HfApi()
     try:
@@ -97,20 +105,65 @@ def _hub_problems(spec: ModelSpec) -> list[str]:
     names = [file.rfilename for file in files]
     if INDEX not in names:
         return [_NO_INDEX.format(name=spec.name, index=INDEX)]
-    parts = {PurePosixPath(name).parts[0] for name in names if PurePosixPath(name).suffix == ".safetensors"}
-    needed = parts & {"unet", "transformer"}
-    if not needed and not pickle_allowed():
-        return [pickle_sentence(spec.name, spec.location)]
-    size = sum(file.size or 0 for file in files if _is_loaded(file.rfilename)) / 1e9
+    try:
+        index, found = parse_index(fetch_index(spec.location), spec.name, f"{INDEX} of {spec.location}")
+    except InputError as error:
+        return list(error.problems)
+    parts = _files_of(names, index)
+    found += [told for part in parts if (told := _part_problem(spec, part, parts[part]))]
+    variant = variant_of(parts)
+    if not found and variant is None:
+        found.append(variant_sentence(spec.name, spec.location))
+    return found or _room_problems(spec, parts, variant, {f.rfilename: f.size or 0 for f in files})
+
+
+def _files_of(names: list[str], index: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the paths of the files of each part that has weights."""
+    parts: dict[str, list[str]] = {part: [] for part, kind in parts_of(index) if not weightless(kind)}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if folder in parts and file:
+            parts[folder].append(name)
+    return parts
+
+
+def _part_problem(spec: ModelSpec, part: str, names: list[str]) -> str | None:
+    if any(name.endswith(SAFE) for name in names):
+        return None
+    if any(PurePosixPath(name).suffix in PICKLES for name in names):
+        return None if pickle_allowed() else pickle_sentence(spec.name, spec.location)
+    return f"The model '{spec.name}' is incomplete on the Hub: its {part} has no weights. Choose another one."
+
+
+def _room_problems(
+    spec: ModelSpec, parts: Mapping[str, list[str]], variant: str | None, sizes: Mapping[str, int]
+) -> list[str]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    size = sum(sizes[name] for names in parts.values() for name in loaded(names, variant or "")) / 1e9
     place = Path(HF_HUB_CACHE)
     free = _free_bytes(place) / 1e9
     return [_DISK.format(name=spec.name, size=size, free=free, place=place)] if size > free else []
 
 
-def _is_loaded(name: str) -> bool:
-    """Whether a file is among those a pipeline is loaded from: in a part's folder, of full precision."""
-    path = PurePosixPath(name)
-    return len(path.parts) == 2 and path.suffix == ".safetensors" and ".fp16." not in path.name
+def weights_variant(location: str) -> str | None:
+    """Return the variant of weights to load a checkpoint with; None for the plain ones.
+
+    Args:
+        location: A folder, or a Hub id, whose names are asked for where the cache does not hold all of it.
+    """
+    folder = place_of(location) or cached_folder(location)
+    if folder is not None and not folder_problems(folder, location):
+        index, _ = read_index(folder, location)
+        return folder_variant(folder, index) or None
+    from huggingface_hub import HfApi
+
+    try:
+        names = HfApi().model_info(location, timeout=HUB_SECONDS).siblings or []
+        index, _ = parse_index(fetch_index(location), location, INDEX)
+    except Exception:  # loading will meet it too, and says what to do
+        return None
+    return variant_of(_files_of([file.rfilename for file in names], index)) or None
 
 
 def _free_bytes(place: Path) -> int:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from trainers.models.families import FAMILIES, supported
+from trainers.models.variants import variant_of, variant_sentence
+from trainers.paths import path_of
 
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Parts that a text-to-image call does without; they are not loaded or may be absent.
 _OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
+_UNREADABLE = "The file {} cannot be read; fetch the model anew."
 _WEIGHTLESS = re.compile(r"Scheduler$|Tokenizer(Fast)?$|Processor$|FeatureExtractor$")
 
 
@@ -25,8 +28,12 @@ def pickle_allowed() -> bool:
 
 
 def place_of(location: str) -> Path | None:
-    """Return the folder that a location names; None for a Hub id."""
-    path = Path(location).expanduser()
+    """Return the folder that a location names; None for a Hub id.
+
+    Raises:
+        InputError: It can be neither.
+    """
+    path = path_of(location)
     if path.is_dir() or not _HUB_ID.fullmatch(location):
         return path
     return None
@@ -43,25 +50,40 @@ def read_index(folder: Path, name: str) -> tuple[dict[str, Any], list[str]]:
     if not folder.is_dir():
         return {}, [f"There is no folder {folder} for the model '{name}'. Check the path."]
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}, [
             f"The model folder {folder} has no {INDEX}, so it is no diffusers pipeline. Name the folder that "
             "holds the pipeline, or convert the checkpoint to diffusers first."
         ]
-    except (OSError, ValueError):
-        return {}, [f"The file {path} cannot be read; fetch the model anew."]
+    except OSError:
+        return {}, [_UNREADABLE.format(path)]
+    return parse_index(text, name, str(path))
+
+
+def parse_index(text: str, name: str, place: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what the text of a ``model_index.json`` says, and what is wrong with it.
+
+    Args:
+        text: The file's.
+        name: What the model is called in sentences.
+        place: What the file is called there.
+    """
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError):
+        index = None
     if not isinstance(index, dict):
-        return {}, [f"The file {path} cannot be read; fetch the model anew."]
-    return index, class_problems(index, name)
+        return {}, [_UNREADABLE.format(place)]
+    return index, _class_problems(index, name)
 
 
-def class_problems(index: dict[str, Any], name: str) -> list[str]:
+def _class_problems(index: dict[str, Any], name: str) -> list[str]:
     """Return a sentence when a pipeline's class cannot be trained."""
     found = index.get("_class_name")
-    if found in FAMILIES:
+    told = found if isinstance(found, str) and found else "nameless class"
+    if told in FAMILIES:
         return []
-    told = found or "nameless class"
     return [f"The model '{name}' is a {told}, which cannot be trained. Supported: {supported()}."]
 
 
@@ -70,12 +92,25 @@ def folder_problems(folder: Path, name: str) -> list[str]:
     index, found = read_index(folder, name)
     if found:
         return found
-    for part, kind in _parts(index):
+    for part, kind in parts_of(index):
         found += _part_problems(folder / part, kind, name)
+    if not found and folder_variant(folder, index) is None:
+        found.append(variant_sentence(name, str(folder)))
     return found
 
 
-def _parts(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def folder_variant(folder: Path, index: dict[str, Any]) -> str | None:
+    """Return the variant of weights to load a complete folder with, see ``variants.variant_of``."""
+    return variant_of(
+        {
+            part: [path.name for path in (folder / part).iterdir()]
+            for part, _ in parts_of(index)
+            if (folder / part).is_dir()
+        }
+    )
+
+
+def parts_of(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each part that must be there, with its class."""
     for part, value in index.items():
         if part.startswith("_") or part in _OPTIONAL:
@@ -84,10 +119,15 @@ def _parts(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield part, str(value[1])
 
 
+def weightless(kind: str) -> bool:
+    """Whether a part of this class has no weights."""
+    return bool(_WEIGHTLESS.search(kind))
+
+
 def _part_problems(folder: Path, kind: str, name: str) -> list[str]:
     if not folder.is_dir():
         return [f"The model '{name}' is incomplete: {folder} is missing. Fetch the rest of it."]
-    if _WEIGHTLESS.search(kind):
+    if weightless(kind):
         return []
     if not (folder / "config.json").is_file():
         return [
@@ -101,7 +141,7 @@ def _part_problems(folder: Path, kind: str, name: str) -> list[str]:
             for path in safe
             if not whole(path)
         ]
-    if any(path.suffix in _PICKLES for path in files):
+    if any(path.suffix in PICKLES for path in files):
         return [] if pickle_allowed() else [pickle_sentence(name, str(folder))]
     return [f"The model '{name}' is incomplete: {folder} has no weights. Fetch the rest of it."]
 
@@ -117,9 +157,10 @@ def pickle_sentence(name: str, where: str) -> str:
 def _missing_shards(folder: Path, present: list[Path], name: str) -> list[str]:
     names = {path.name for path in present}
     missing: set[str] = set()
-    for index in folder.glob("*.safetensors.index.json"):
+    for index in folder.glob("*.safetensors.index*.json"):
         try:
-            missing |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) - names
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            missing |= set(map(str, shards)) - names
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             missing.add(index.name)
     return [

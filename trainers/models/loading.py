@@ -16,6 +16,7 @@ from trainers.assets import asset_root
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import known_cause
 from trainers.models import ModelSpec
+from trainers.models.access import weights_variant
 from trainers.models.folders import folder_problems, pickle_allowed, place_of
 from trainers.models.levels import scheduler_problem
 from trainers.models.memory import Footprint
@@ -66,7 +67,7 @@ def _checkpoint(spec: ModelSpec, pipeline_class: str, device: str) -> tuple[Any,
     if folder is not None and (found := folder_problems(folder, spec.name)):
         raise InputError(*found)
     source = str(folder) if folder is not None else spec.location
-    arguments = load_arguments(spec)
+    arguments = load_arguments(spec) | {"variant": weights_variant(spec.location)}
     if not pickle_allowed():
         arguments["use_safetensors"] = True
     pipe = getattr(diffusers, pipeline_class).from_pretrained(source, dtype=precision(device), **arguments)

@@ -5,13 +5,12 @@ Only ``model_index.json`` is read, from the folder, the Hub's cache on this mach
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
 from trainers.errors import InputError
 from trainers.models.access import fetch_index
-from trainers.models.folders import class_problems, place_of, read_index
+from trainers.models.folders import INDEX, parse_index, place_of, read_index
 from trainers.models.spec import ModelSpec, checkpoint
 
 
@@ -26,8 +25,8 @@ def recognise(name: str) -> ModelSpec:
         index, found = read_index(folder, name)
         location = str(folder.resolve())
     else:
-        index, location = json.loads(_hub_index(name)), name
-        found = class_problems(index, name)
+        location = name
+        index, found = parse_index(_hub_index(name), name, f"{INDEX} of {name}")
     if found:
         raise InputError(*found)
     title = Path(name).name

@@ -8,7 +8,7 @@ values; which of the two is a field of its row. Imports no torch, so that the ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,3 +98,11 @@ class Reward(ABC):
         Returns:
             (B,) float32, on the device of `images`.
         """
+
+    def interrupt_with(self, check: Callable[[float], None]) -> None:
+        """Let what ``check`` raises end a wait for a server; most rewards wait for none.
+
+        Args:
+            check: called with the seconds waited, several times a second.
+        """
+        return None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig, BlipVisionModel
+from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig, BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from trainers.errors import FaultError
@@ -185,7 +185,8 @@ def load(device: str = "cpu") -> ImageReward:
     state = read_checkpoint(folder / IMAGE_REWARD.files[0])
     try:
         settings = json.loads((folder / IMAGE_REWARD.files[1]).read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(words, local_files_only=True)
+        # By name: the published settings do not say their class, and guessing it loses the padding token.
+        tokenizer = BertTokenizer.from_pretrained(words, local_files_only=True)
     except Exception as error:
         raise damaged(folder, error) from error
     return ImageReward(*build(state, settings, folder), tokenizer, device)

@@ -34,7 +34,17 @@ _FORM = (
     'The picture was drawn for the caption "{prompt}". {question} End with one line that reads "Score: N", '
     "where N is a number from 0 (worst) to 10 (best)."
 )
-_SCORE = re.compile(r"score[^\w-]{0,6}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+_MENTION = re.compile(r"score(?:[^\n]*|\W*)\d", re.IGNORECASE)
+_NUMBER = r"(-?\d++(?:\.\d++)?+)"
+_SCORE = re.compile(
+    # Between word and number may be marks, and the range in brackets, as in "**Score (0-10):** 8".
+    r"score[^a-z0-9(\[-]{0,6}(?:[(\[][^()\[\]\n]{1,40}[)\]][^a-z0-9-]{0,6})?"
+    rf"(?:(?<!\.){_NUMBER}(?![a-z0-9_%]|,\d)"
+    # A number that begins a range, or that is out of anything but ten, is no score.
+    r"(?!\s*(?:-|–|—|to\b)\s*\d)(?!\s*(?:/|out of)\s*(?!10\b)\d)"
+    rf"|[(\[]{_NUMBER}(?:/10)?[)\]]\W*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 class AnswerStore:
@@ -91,7 +101,11 @@ class Judge(Reward):
         self.model = model
         self.question = question
         self.store = store
+        self._own_temperature = False
         self._pool = ThreadPoolExecutor(parallel, "judge")
+
+    def interrupt_with(self, check):
+        self.endpoint.check = check
 
     def __call__(self, images, prompts, metadata=None):
         files = [encoded(picture, "PNG") for picture in to_uint8(images)]
@@ -102,17 +116,28 @@ class Judge(Reward):
         text = _FORM.format(prompt=prompt, question=self.question)
         key = _key(self.endpoint.address, self.model, text, file)
         score = self.store.get(key)
+
+        def mend(told: str) -> bytes | None:
+            """Leave the temperature to models that refuse to be given one."""
+            if "temperature" not in told.lower():
+                return None
+            self._own_temperature = True
+            return self._request(text, file)
+
         if score is None:
-            body = json.dumps(_request(self.model, text, file)).encode()
-            score = self.endpoint.post(body, "application/json", read_score)
+            score = self.endpoint.post(self._request(text, file), "application/json", read_score, mend)
             self.store.put(key, score)
         return score
+
+    def _request(self, text: str, file: bytes) -> bytes:
+        sampling = {} if self._own_temperature else {"temperature": 0}
+        return json.dumps(_request(self.model, text, file) | sampling).encode()
 
 
 def _request(model: str, text: str, file: bytes) -> dict:
     url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
     content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
-    return {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0}
+    return {"model": model, "messages": [{"role": "user", "content": content}]}
 
 
 def _key(*parts: str | bytes) -> str:
@@ -131,12 +156,13 @@ def read_score(body: bytes) -> float:
     """
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]
-        found = _SCORE.findall(text)
+        mentions = [part for part in re.split("(?i)(?=score)", text) if _MENTION.match(part)]
     except (ValueError, LookupError, TypeError):
         raise BadAnswer("with something that is no chat completion") from None
-    if not found:
+    found = _SCORE.match(mentions[-1]) if mentions else None
+    if found is None:  # asked again, since a guess would be kept as the judge's word
         raise BadAnswer("without a line 'Score: N'")
-    score = float(found[-1])
+    score = float(found[1] or found[2])
     if not 0 <= score <= HIGHEST:
         raise BadAnswer(f"with the score {score:g}, which is not within 0 and 10")
     return score / HIGHEST
@@ -158,7 +184,13 @@ def load(device: str = "cpu", config: RunConfig | None = None) -> Judge:
     access = judge_access(config)
     if access.problems:
         raise FaultError(" ".join(access.problems))
-    headers = {"Authorization": f"Bearer {access.key}"} if access.key else {}
-    endpoint = Endpoint("judge", access.address, config.endpoint_timeout, config.endpoint_retries, headers)
+    endpoint = Endpoint(
+        "judge",
+        access.address,
+        config.endpoint_timeout,
+        config.endpoint_retries,
+        access.key,
+        config.endpoint_parallel,
+    )
     store = AnswerStore(store_path())
     return Judge(endpoint, access.model, config.judge_question, config.endpoint_parallel, store)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import known_cause, out_of_memory
+from trainers.interruption import OutOfTime, StopRequested
 from trainers.registry import Registry
 from trainers.rewards.contract import Reward, RewardSpec
 from trainers.rewards.own import own_name, own_problems
@@ -83,6 +84,10 @@ class Mixture(Reward):
             Name of the part → (B,) float32.
         """
         return {part.name: _finite(part.name, _score(part, images, prompts, metadata)) for part in self.parts}
+
+    def interrupt_with(self, check):
+        for part in self.parts:
+            part.reward.interrupt_with(check)
 
 
 def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, float], ...]:
@@ -199,7 +204,7 @@ def _score(part: Part, images, prompts, metadata):
     try:
         return part.reward(images, prompts, metadata)
     except Exception as error:
-        if isinstance(error, StudioError) or out_of_memory(error):
+        if isinstance(error, (StudioError, StopRequested, OutOfTime)) or out_of_memory(error):
             raise
         words = known_cause(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise FaultError(f"The reward '{part.name}' failed. {words}") from error

@@ -8,6 +8,7 @@ as one batch.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from trainers.rewards.clip import damaged
 from trainers.rewards.geneval_prompts import OBJECTS
 
 SHORTEST, LONGEST, DIVISOR = 800, 1333, 32
+TOGETHER = 8  # pictures; enlarged as they are, more would take gigabytes, and so would all their masks
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LOWEST_SCORE = 0.3  # anything below never counts
 
@@ -55,13 +57,17 @@ class ObjectFinder:
         self.model = model.to(device).eval().requires_grad_(False)
         self.shortest = shortest
 
-    @torch.no_grad()
-    def find(self, images: Tensor) -> list[list[Found]]:
-        """Return the objects of each picture, surest first.
+    def find(self, images: Tensor) -> Iterator[list[Found]]:
+        """Yield the objects of each picture, surest first; few pictures are looked at at once.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
         """
+        for part in images.split(TOGETHER):
+            yield from self._find(part)
+
+    @torch.no_grad()
+    def _find(self, images: Tensor) -> list[list[Found]]:
         device = next(self.model.parameters()).device
         height, width = images.shape[-2:]
         pixels, mask = self._pixels(images.detach().to(device).float())

@@ -29,6 +29,7 @@ from trainers.rewards.weights import TEXT_FINDER, TEXT_READER
 PIXEL, BOX, UNCLIP, SMALLEST = 0.3, 0.6, 1.5, 3  # of the detector's published post-processing
 STRIDE, LONGEST = 32, 960
 FINDER_MEAN, FINDER_STD = (0.406, 0.456, 0.485), (0.225, 0.224, 0.229)  # red, green, blue, as published
+TOGETHER = 8  # pictures; the detector reads them at up to 960 pixels, where each takes much memory
 LINE_HEIGHT, LINE_WIDTH, WIDEST_LINE = 48, 320, 3200
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are the first beyond
@@ -48,13 +49,16 @@ class TextReader:
     reader: torch.nn.Module
     characters: tuple[str, ...]
 
-    @torch.no_grad()
     def read(self, images: Tensor) -> list[str]:
         """Return the text of each picture, its lines from top to bottom put together without spaces.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
+            images: (B, 3, H, W) in [0, 1]; few are looked at at once.
         """
+        return [text for part in images.split(TOGETHER) for text in self._read(part)]
+
+    @torch.no_grad()
+    def _read(self, images: Tensor) -> list[str]:
         images = images.detach().float().to(next(self.finder.parameters()).device)
         maps = self.finder(pixel_values=_for_finder(images)).last_hidden_state[:, 0]
         texts = []

@@ -40,7 +40,8 @@ def refusal(what: str) -> str | None:
     """
     if os.environ.get("SYSTEM") == "spaces":
         return f"A Space takes rewards of the list and not {what}; use the list, or your own machine."
-    if os.environ.get(PERMISSION, "1").strip().lower() in ("0", "no", "false", "off"):
+    # Where it is not set there is no app, which always sets it; any other word than a clear yes is a no.
+    if os.environ.get(PERMISSION, "1").strip().lower() not in ("1", "true", "yes", "on"):
         return (
             f"This app takes rewards of the list and not {what}. Start the run in a shell, or let whoever "
             f"runs the app set {PERMISSION}=1."

@@ -35,6 +35,13 @@ class OwnFunction(Reward):
                 f"it returned values of shape {tuple(values.shape)} for {len(images)} pictures; one number "
                 "for each is needed."
             )
+        asked = self.differentiable and torch.is_grad_enabled() and images.requires_grad
+        if asked and not values.requires_grad:
+            # In a mixture the others' gradient alone would silently be that of another reward.
+            raise ValueError(
+                "it is declared differentiable, but its values do not depend on the pictures in a way that "
+                "gradients can follow; return a tensor that is not detached, or leave the declaration out."
+            )
         return values.to(images.device, torch.float32)
 
 

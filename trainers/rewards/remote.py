@@ -11,13 +11,16 @@ import os
 from dataclasses import dataclass, field
 
 from trainers.config import RunConfig
+from trainers.errors import FaultError, InputError, StudioError
 from trainers.reachable import reachable
 from trainers.rewards.own import refusal
 
 SERVER_VARIABLE = "RSM_REWARD_SERVER"
 JUDGE_VARIABLES = {"judge_url": "RSM_JUDGE_URL", "judge_model": "RSM_JUDGE_MODEL"}
 KEY_VARIABLE = "RSM_JUDGE_KEY_VARIABLE"
-ENDPOINTS = ("server_url", "judge_url", "judge_model", "judge_key_variable")
+# Settings that decide where requests and keys go and what they cost, with the variables that stand for them.
+ENDPOINTS = {"server_url": SERVER_VARIABLE, **JUDGE_VARIABLES, "judge_key_variable": KEY_VARIABLE}
+_NO_SERVER = f"The reward 'server' needs an address: give server_url or set {SERVER_VARIABLE}."
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,39 @@ class JudgeAccess:
 
 
 def server_address(config: RunConfig) -> str:
-    """Return the reward server's address; empty when none is given."""
-    return _setting(config.server_url, SERVER_VARIABLE)
+    """Return the reward server's address.
+
+    Raises:
+        InputError: The run names an address that is refused here.
+        FaultError: None is given, or the one of the environment cannot be used.
+    """
+    if found := endpoint_problems(config):
+        raise InputError(*found)
+    from trainers.rewards.endpoint import address_problems
+
+    address = _setting(config.server_url, SERVER_VARIABLE)
+    if not address:
+        raise FaultError(_NO_SERVER)
+    if found := address_problems(SERVER_VARIABLE, address):
+        raise FaultError(*found)
+    return address
 
 
 def judge_access(config: RunConfig) -> JudgeAccess:
     """Return how to reach the judge, and what is missing for it."""
     address, model = (_setting(getattr(config, name), var) for name, var in JUDGE_VARIABLES.items())
+    from trainers.rewards.endpoint import address_problems
+
     variable = key_variable(config)
     key = os.environ.get(variable, "").strip() if variable else ""
-    found = [
+    found = endpoint_problems(config)
+    found += [
         f"The reward 'judge' needs {name}: give the setting or set {var}."
         for (name, var), value in zip(JUDGE_VARIABLES.items(), (address, model), strict=True)
         if not value
     ]
+    if address and not found:
+        found += address_problems(JUDGE_VARIABLES["judge_url"], address)
     if variable and not key:
         found.append(f"The environment variable {variable}, which is to hold the judge's key, is not set.")
     if key and not (key.isascii() and key.isprintable() and " " not in key):
@@ -66,10 +88,18 @@ def key_variable(config: RunConfig) -> str:
 
 
 def endpoint_problems(config: RunConfig) -> list[str]:
-    """Say what is wrong with the endpoint settings themselves; nothing is asked for over the network."""
+    """Say what is wrong with the endpoint settings themselves; nothing is asked for over the network.
+
+    Where visitors start runs, settings may only repeat what the environment says: requests would go to
+    wherever they like, with whichever key they like.
+    """
     from trainers.rewards.endpoint import address_problems
 
-    given = [name for name in ENDPOINTS if getattr(config, name)]
+    given = [
+        name
+        for name, variable in ENDPOINTS.items()
+        if getattr(config, name).strip() not in ("", os.environ.get(variable, "").strip())
+    ]
     refused = refusal("an endpoint of your own") if given else None
     if refused:
         return [refused]
@@ -88,24 +118,24 @@ def endpoint_problems(config: RunConfig) -> list[str]:
 
 def server_obstacles(config: RunConfig, ask: bool) -> list[str]:
     """Say why the reward server cannot be used now; empty when it can."""
-    address = server_address(config)
-    if not address:
-        return [f"The reward 'server' needs an address: give server_url or set {SERVER_VARIABLE}."]
-    return _unreachable("server", SERVER_VARIABLE, address, ask)
+    try:
+        address = server_address(config)
+    except StudioError as error:
+        return str(error).splitlines()
+    return _unreachable("server", address, ask)
 
 
 def judge_obstacles(config: RunConfig, ask: bool) -> list[str]:
     """Say why the judge cannot be used now; empty when it can."""
     access = judge_access(config)
-    return list(access.problems) or _unreachable("judge", JUDGE_VARIABLES["judge_url"], access.address, ask)
+    return list(access.problems) or _unreachable("judge", access.address, ask)
 
 
-def _unreachable(name: str, variable: str, address: str, ask: bool) -> list[str]:
-    from trainers.rewards.endpoint import address_problems, shown
+def _unreachable(name: str, address: str, ask: bool) -> list[str]:
+    from trainers.rewards.endpoint import shown
 
-    wrong = address_problems(variable, address)
-    if wrong or not ask or reachable(address):
-        return wrong
+    if not ask or reachable(address):
+        return []
     return [
         f"Nothing answers at {shown(address)}, the endpoint of the reward '{name}'. Start it, or correct the "
         "address."

@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 
 from trainers.config import RunConfig
-from trainers.errors import FaultError
 from trainers.prompts import prompt_records
 from trainers.rewards.contract import Reward
 from trainers.rewards.endpoint import BadAnswer, Endpoint, checked_scores
@@ -56,6 +55,9 @@ class RewardServer(Reward):
         self.endpoint = endpoint
         self.protocol = protocol
         self.records = records
+
+    def interrupt_with(self, check):
+        self.endpoint.check = check
 
     def __call__(self, images, prompts, metadata=None):
         records = {**self.records, **(metadata or {})}
@@ -119,11 +121,10 @@ def load(device: str = "cpu", config: RunConfig | None = None) -> RewardServer:
     """Return the reward of the config's server.
 
     Raises:
+        InputError: the run names an address that is refused here.
         FaultError: no address is given.
     """
     config = config or RunConfig()
     address = server_address(config)
-    if not address:
-        raise FaultError("The reward 'server' needs an address: give server_url or set RSM_REWARD_SERVER.")
     endpoint = Endpoint("server", address, config.endpoint_timeout, config.endpoint_retries)
     return RewardServer(endpoint, config.server_protocol, prompt_records(config))
