@@ -69,8 +69,9 @@ class Panel:
     gallery: gr.Gallery
     details: gr.Column
     command: gr.Textbox
-    adapter: gr.DownloadButton
-    report: gr.DownloadButton
+    adapter: gr.Button
+    report: gr.Button
+    save: gr.DownloadButton
     log_box: gr.Accordion
     log: gr.Textbox
     timer: gr.Timer
@@ -209,9 +210,10 @@ def _details() -> tuple:
             buttons=["copy"],
         )  # fmt: skip
         with gr.Row():
-            adapter = gr.DownloadButton("Adapter (zip)", elem_id="adapter", visible=False)
-            report = gr.DownloadButton("Report (JSON)", elem_id="report", visible=False)
-    return column, command, adapter, report
+            adapter = gr.Button("Adapter (zip)", elem_id="adapter", visible=False)
+            report = gr.Button("Report (JSON)", elem_id="report", visible=False)
+            save = gr.DownloadButton("Save", elem_id="save", variant="primary", visible=False)
+    return column, command, adapter, report, save
 
 
 def _log() -> tuple:

@@ -6,6 +6,7 @@ to the page. Which run a tab shows is in its address (``?run=ID``) and in the br
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -13,11 +14,13 @@ from pathlib import Path
 import gradio as gr
 
 from rsm_app.jobs.base_samples import check_spread
+from rsm_app.jobs.exporting import export_adapter, export_report
 from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import field_problems, fields, form, pictures, preflight, watch
 from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
+from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
@@ -140,6 +143,8 @@ class _Page:
         extended = on_press(panel.more, "Asking …", self.extend, run, [form_.problems], **once)
         for event in (started, retried, resumed, stopped, extended):
             event.then(**poll)
+        for button, export in ((panel.adapter, export_adapter), (panel.report, export_report)):
+            on_press(button, "Preparing …", self.offerer(export), run, [form_.problems, panel.save], **once)
         started.success(None, js=_TO_RUN, api_visibility="private")
         copied = panel.duplicate.click(self.duplicate, run, restored, **once)
         copied.then(self.preview, form_.sent(), self._told(), **_QUIET)
@@ -268,6 +273,24 @@ class _Page:
 
         problems = self._attempt(run_id, request, again)
         return problems, shown[0].id if shown else gr.skip()
+
+    def offerer(self, export: Callable[[Run, Path], Path]) -> Callable[..., tuple]:
+        """Return the handler that makes a file of the shown run and offers it to be saved."""
+
+        def hand_out(run_id: str, request: gr.Request) -> tuple:
+            offered = []
+
+            def make(name: str) -> None:
+                run = self.supervisor.store.run(name)
+                if run is None:
+                    raise InputError("This run no longer exists.")
+                offered.append(offer(self.panel.save, functools.partial(export, run)))
+
+            problems = self._attempt(run_id, request, make)
+            return problems, offered[0] if offered else gr.skip()
+
+        hand_out.__name__ = export.__name__
+        return hand_out
 
     def _attempt(self, run_id: str, request: gr.Request, action: Callable[[str], object]) -> str:
         """Do something with a run if the asker may; return the problems as HTML."""

@@ -1,6 +1,8 @@
 """The handlers of the train page by themselves: who may change a run, and what a retry and a copy do."""
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,9 +109,43 @@ def test_a_stranger_sees_a_shared_run_but_neither_its_buttons_nor_its_files(supe
         changes = panel_of(handlers, run.id, who)
         shown[who.client.host] = {part.elem_id: change for part, change in changes.items() if part.elem_id}
     mine, theirs = shown.values()
-    assert mine["retry"]["visible"] and mine["more"]["visible"] and mine["report"]["value"]
+    assert mine["retry"]["visible"] and mine["more"]["visible"] and mine["report"]["visible"]
     assert not any(theirs[name]["visible"] for name in ("retry", "more", "adapter", "report"))
     assert theirs["duplicate"]["visible"] and "rsm-failure" in theirs["run-status"]
+
+
+def test_a_file_to_take_away_is_made_on_asking_in_a_place_of_its_own(supervisor, handlers):
+    run = failed(supervisor)
+    write_json(run.folder.report, {"reward": "colorfulness"})
+    run.folder.adapter.mkdir()
+    (run.folder.adapter / "weights.safetensors").write_bytes(b"weights")
+    shown = panel_of(handlers, run.id, OWNER)
+    (save,) = [change for part, change in shown.items() if part.elem_id == "save"]
+    assert save["visible"] is False and save["value"] is None, "nothing is made for somebody who only looks"
+    made = []
+    for name in ("export_adapter", "export_adapter", "export_report"):
+        problems, offered = handlers[name].fn(run.id, OWNER)
+        assert problems == "" and offered["visible"]
+        made.append(Path(offered["value"]))
+    cache = Path(handlers["export_adapter"].outputs[1].GRADIO_CACHE)
+    assert all(cache in path.parents for path in made), "Gradio clears away what is old there"
+    assert len({path.parent for path in made}) == 3, "no two tabs write the same file"
+    with zipfile.ZipFile(made[0]) as archive:
+        assert archive.read("weights.safetensors") == b"weights"
+    assert json.loads(made[2].read_text()) == run.folder.read_report()
+    for path in made:
+        shutil.rmtree(path.parent)
+
+
+def test_a_stranger_takes_no_file_away_and_what_is_not_there_is_told(supervisor, handlers):
+    run = failed(supervisor)
+    supervisor.share(run.id)
+    for name, sentence in (("export_adapter", "no adapter"), ("export_report", "no report")):
+        problems, offered = handlers[name].fn(run.id, STRANGER)
+        assert REFUSED in problems and offered == gr.skip()
+        problems, offered = handlers[name].fn(run.id, OWNER)
+        assert sentence in problems and offered == gr.skip()
+        assert "no longer exists" in handlers[name].fn("20200101-000000-abcdef", OWNER)[0]
 
 
 def test_retry_goes_on_with_a_run_that_began(supervisor, handlers):
