@@ -60,4 +60,4 @@ def _load(config, path: str, ranks: Ranks) -> Trainer:
     use_threads(config)
     # The stop file is looked at here too, so that a stop acts within one batch of every process.
     check = Interruption(RunFolder(Path(path))).check
-    return load_trainer(config, load_reward(config.reward, device), device, ranks, check)
+    return load_trainer(config, load_reward(config.reward, device, config), device, ranks, check)
