@@ -90,6 +90,16 @@ def test_other_settings_are_drawn_alone_and_change_the_picture(run, playground):
         assert not torch.equal(drawn.before, usual.before)
 
 
+def test_a_run_of_another_picture_size_is_drawn_at_its_own(run, playground, tmp_path):
+    """Both wishes are alike but for the size, which the tiny models' tables do not offer to a run."""
+    other = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    other.config.write_text(json.dumps(other.read_config() | {"resolution": 32}))
+    wish = Wish("a red circle", 99, 2, 1.0, 1.0)
+    for folder, side in ((run, 64), (other, 32), (run, 64)):
+        drawn = playground.draw(folder.path, wish)
+        assert drawn.before.shape == drawn.after.shape == (3, side, side)
+
+
 def test_a_changed_stored_picture_is_noticed(run, playground, tmp_path):
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     shutil.copy(copy.path / copy.read_pairs()[1]["after"], copy.path / copy.read_pairs()[0]["after"])

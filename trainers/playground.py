@@ -125,7 +125,9 @@ class Playground:
                 raise WishError({"prompt": found[0]})
             tell(0.0, "Loading the adapter")
             trained = self._trained(config, device, folder, stamp)
-            return self._draw(folder, config, base, trained, wish, tell)
+            batch = _batch(folder, config, base, wish)
+            drawn = (_key(config, device), replace(wish, strength=0.0), batch.place, len(batch.items))
+            return self._draw(folder, batch, base, trained, wish, drawn, tell)
 
     def prepare(self, path: Path) -> None:
         """Load what a run's first drawing needs, if its base model is one of those shipped here.
@@ -150,10 +152,9 @@ class Playground:
         with self._guard:
             return self._devices.setdefault(device, threading.Lock())
 
-    def _draw(self, folder, config, base, trained, wish: Wish, tell: Tell) -> Drawing:
+    def _draw(self, folder, batch, base, trained, wish: Wish, key: tuple, tell: Tell) -> Drawing:
+        """Draw both pictures; ``key`` tells what the base model draws from everything else it may draw."""
         started = time.monotonic()
-        batch = _batch(folder, config, base, wish)
-        key = (config.model, str(base.device), replace(wish, strength=0.0), batch.place, len(batch.items))
         known = self._bases.get(key)
         models = (trained,) if known is not None else (base, trained)
         trained.set_strength(wish.strength)

@@ -227,7 +227,7 @@ def _image(picture):
 
 def _facts(drawing, wish) -> str:
     told = [f"Drawn with seed {wish.seed} in {drawing.seconds:.1f} s."]
-    if bool((drawing.before == drawing.after).all()):
+    if drawing.before.equal(drawing.after):
         told.append("Both pictures are equal, pixel for pixel.")
     if drawing.index is not None and drawing.stored:
         told.append(
