@@ -21,6 +21,8 @@ from rsm_app.ui.result import is_finite
 from trainers.errors import FaultError, StudioError
 from trainers.wish import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRENGTH, WishError, read_wish
 
+# Of all events that draw: one that waits for a device holds one of the few threads that answer every event.
+ONE_AT_A_TIME = {"concurrency_id": "playground", "concurrency_limit": 1}
 FIELDS = ("prompt", "seed", "steps", "guidance", "strength")
 _EMPTY = (
     '<p class="rsm-facts">Both pictures start from the same noise. Before is the untouched model, after has '

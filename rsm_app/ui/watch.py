@@ -18,8 +18,8 @@ import gradio as gr
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
-from rsm_app.ui import curves, form, live, pictures, result
-from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel, other_colours
+from rsm_app.ui import curves, form, live, pictures, result, theme
+from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel
 from rsm_app.ui.run_table import publish_link
 from rsm_app.ui.sight import Sight, lines_of
 from trainers.errors import InputError
@@ -192,8 +192,10 @@ def _looks(panel: Panel, sight: Sight) -> dict:
     }
     if drawn:
         changes[panel.heldout_curve] = curves.plot(points, {curves.HELDOUT: TITLES[curves.HELDOUT]})
-        changes[panel.others_curves] = curves.plot(points, titles)
-        changes[panel.others_legend] = live.legend_html({t: other_colours()[t] for t in titles.values()})
+        colours = theme.distinct(titles.values())
+        lines = curves.plot(points, titles)
+        changes[panel.others_curves] = gr.update(value=lines, color_map=colours)
+        changes[panel.others_legend] = live.legend_html(colours)
     strip = pictures.probe_strip(sight.run, probes)
     changes |= {panel.strip_column: gr.update(visible=bool(strip)), panel.strip: strip}
     return changes | {panel.strip_prompts: live.strip_html(probes)}
