@@ -16,9 +16,10 @@ import gradio as gr
 from rsm_app.jobs.base_samples import check_spread
 from rsm_app.jobs.exporting import export_adapter, export_report
 from rsm_app.jobs.fitting import require_model
+from rsm_app.jobs.own_prompts import own_prompts
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import field_problems, fields, form, pictures, preflight, watch
+from rsm_app.ui import copying, field_problems, fields, form, pictures, preflight, watch
 from rsm_app.ui.access import REFUSED, allowed, owner_of, visible_run
 from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
@@ -268,7 +269,9 @@ class _Page:
                 shown.append(self.supervisor.resume(name))
                 return
             config = form.restored_config(run.settings())
-            own = _own_text(run) if config.prompts not in builtin_sets() else None
+            own = own_prompts(run) if config.prompts not in builtin_sets() else None
+            if own == "":
+                raise InputError("The run's own prompts cannot be read any more, so it cannot begin anew.")
             shown.append(self.supervisor.submit(config, own, owner_of(request)))
 
         problems = self._attempt(run_id, request, again)
@@ -308,10 +311,13 @@ class _Page:
 
     def duplicate(self, run_id: str, request: gr.Request) -> list:
         """Fill the form with the settings of the shown run."""
-        updates = self._restored(self._visible(run_id, request))
-        if updates is None:
+        run = self._visible(run_id, request)
+        updates = self._restored(run)
+        if run is None or updates is None:
             gr.Warning("The settings of this run cannot be read, so the form stays as it is.")
             return [gr.skip()] * self._restorable
+        for sentence in copying.not_copied(run):
+            gr.Warning(sentence)
         gr.Info("The form has the settings of this run now. Change what you like, then press Start.")
         return updates
 
@@ -342,7 +348,7 @@ class _Page:
     def _restored(self, run: Run | None) -> list | None:
         """Return the form as it was for a run, so that a reload loses no setting."""
         try:
-            config = form.restored_config(run.settings()) if run else None
+            config = copying.copied_config(run) if run else None
         except InputError:
             return None
         if config is None:
@@ -361,19 +367,12 @@ class _Page:
             config.model,
             reward,
             form.PASTE if own else form.BUILTIN,
-            _own_text(run) if own else gr.skip(),
+            own_prompts(run) if own else gr.skip(),
             seconds if listed else form.CUSTOM,
             gr.skip() if listed else config.budget_seconds,
             config.seed,
             *updates,
         ]
-
-
-def _own_text(run: Run) -> str:
-    try:
-        return Path(run.prompts).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _form(values: tuple) -> form.Form:

@@ -18,6 +18,7 @@ from rsm_app.ui.choices import finished_choices, finished_run, why_not
 from rsm_app.ui.history import View, listing
 from rsm_app.ui.watch import PARTS
 from tests.jobs.small_runs import small_config
+from trainers.prompts import builtin_sets
 from trainers.run_folder import write_json
 
 PAGES = Path(train.__file__).parent
@@ -181,6 +182,63 @@ def test_a_copy_fills_every_input_with_the_run_s_settings(supervisor, handlers, 
     assert values["budget"] == "custom" and values["custom-seconds"] == 77.0
     assert values["set-kl_weight"] == 0.25 and values["set-branches"] == "2, 2"
     assert values["estimator"]["value"] == "rsm_zeroth_order_flow"
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the page says beside the form."""
+    found = []
+    monkeypatch.setattr(gr, "Info", lambda text: None)
+    monkeypatch.setattr(gr, "Warning", found.append)
+    return found
+
+
+def copied(handlers, run, who=STRANGER) -> dict:
+    event = handlers["duplicate"]
+    return dict(zip([part.elem_id for part in event.outputs], event.fn(run.id, who), strict=True))
+
+
+def from_a_shell(supervisor, **paths):
+    """A run as a shell leaves it: its settings, and nothing of the app's."""
+    run = supervisor.store.create()
+    run.folder.config.write_text(small_config(**{name: str(path) for name, path in paths.items()}).to_json())
+    return run
+
+
+def test_a_copy_of_a_run_from_a_shell_takes_its_own_prompts_along(supervisor, handlers, told, tmp_path):
+    own, held = tmp_path / "own.txt", tmp_path / "held.txt"
+    own.write_text("# mine\na red circle\n\ntwo blue squares\n")
+    held.write_text("a green triangle\n")
+    run = from_a_shell(supervisor, prompts=own, heldout_prompts=held)
+    values = copied(handlers, run)
+    assert values["prompt-source"] == "Paste" and values["pasted"] == "a red circle\ntwo blue squares\n"
+    assert values["set-heldout_prompts"] in builtin_sets()
+    (sentence,) = told
+    assert "held-out prompts" in sentence and values["set-heldout_prompts"] in sentence
+    own.unlink()
+    values = copied(handlers, run)
+    assert values["prompt-source"] == "Built-in set" and values["prompt-set"] in builtin_sets()
+    assert "training prompts" in told[1] and values["prompt-set"] in told[1]
+
+
+def test_a_copy_reads_no_file_that_another_s_settings_name(supervisor, handlers, told, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the password\n")
+    shell = from_a_shell(supervisor, prompts=secret)
+    asked, kept, linked = (supervisor.submit(small_config(), None, "10.0.0.1") for _ in range(3))
+    for run in (asked, kept, linked):
+        supervisor.share(run.id)
+    asked.request.write_text(small_config(prompts=str(secret)).to_json())
+    kept.request.unlink()  # as if it was brought here
+    kept.folder.config.write_text(small_config(prompts=str(secret)).to_json())
+    linked.prompts.symlink_to(secret)
+    linked.request.write_text(small_config(prompts=str(linked.prompts)).to_json())
+    for run in (asked, kept, linked):
+        values = copied(handlers, run)
+        assert values["prompt-source"] == "Built-in set" and "password" not in str(values)
+    assert len(told) == 3
+    shell.change_job(owner="10.0.0.1")
+    assert "password" not in str(handlers["duplicate"].fn(shell.id, STRANGER))
 
 
 def test_a_copy_of_damaged_settings_leaves_the_form_alone(supervisor, handlers, monkeypatch):
