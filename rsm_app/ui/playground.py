@@ -182,6 +182,12 @@ def warm_up(run: Run | None) -> None:
         threading.Thread(target=_prepare, args=(run,), daemon=True, name="playground").start()
 
 
+def make_room() -> None:
+    """Let go of what the playground keeps of a run's memory; nothing is loaded for that."""
+    if _make_playground.cache_info().currsize:
+        _make_playground().release()
+
+
 def _prepare(run: Run) -> None:
     try:
         with contextlib.suppress(Exception):

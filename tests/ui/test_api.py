@@ -10,10 +10,11 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from rsm_app.jobs import launching
 from rsm_app.jobs.limits import Limits
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import compare
+from rsm_app.ui import compare, playground, shell
 from rsm_app.ui.api import Api, build
 from tests.jobs.small_runs import SMALL, small_config, wait_for
 from trainers.errors import InputError
@@ -136,6 +137,12 @@ def test_drawings_wait_for_each_other_in_the_queue_and_not_in_a_thread(api):
     assert {event.api_name for event in drawing} == {"sample", "draw"}
     assert {(event.concurrency_id, event.concurrency_limit) for event in drawing} == {("playground", 1)}
     assert all(event.queue is not False for event in drawing)
+
+
+def test_the_playground_makes_room_for_a_worker_that_the_app_starts(api, monkeypatch):
+    monkeypatch.setattr(launching, "_make_room", [])
+    shell.build(api.supervisor)
+    assert launching._make_room == [playground.make_room]
 
 
 def test_a_shared_run_may_be_looked_at_but_not_stopped(api):
