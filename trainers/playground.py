@@ -60,7 +60,7 @@ class Drawing:
         after: (3, H, W) uint8, drawn with the adapter at the wished strength.
         index: The wish's number in the run's comparison when it is one of its pictures, else None.
         stored: Whether the pictures equal the stored ones of that number bit for bit; None when they cannot
-            be compared. The second one is only compared at full strength.
+            be compared. The second one is only compared at strength 1.
         seconds: How long the drawing took, loading left out.
     """
 

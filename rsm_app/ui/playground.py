@@ -237,14 +237,15 @@ def _facts(drawing, wish) -> str:
     told = [f"Drawn with seed {wish.seed} in {drawing.seconds:.1f} s."]
     if drawing.before.equal(drawing.after):
         told.append("Both pictures are equal, pixel for pixel.")
+    whole = wish.strength == 1.0  # the comparison drew no other, so only the picture before is compared
     if drawing.index is not None and drawing.stored:
-        told.append(
-            "This is a picture of the run's comparison; what was drawn equals the stored one bit for bit."
-        )
+        same = "what was drawn" if whole else "its picture before"
+        told.append(f"This is a picture of the run's comparison; {same} equals the stored one bit for bit.")
     if drawing.stored is False:
+        differs, cause = ("it", ", or by an earlier adapter") if whole else ("its picture before", "")
         told.append(
-            "This is a picture of the run's comparison, but it differs from the stored one: that was drawn "
-            "on another machine, with other versions, or by an earlier adapter."
+            f"This is a picture of the run's comparison, but {differs} differs from the stored one: that was "
+            f"drawn on another machine, or with other versions{cause}."
         )
     return " ".join(told)
 
