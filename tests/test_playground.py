@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def test_other_settings_are_drawn_alone_and_change_the_picture(run, playground):
         assert not torch.equal(drawn.before, usual.before)
 
 
+def test_a_run_of_another_picture_size_is_drawn_at_its_own(run, playground, tmp_path):
+    """Both wishes are alike but for the size, which the tiny models' tables do not offer to a run."""
+    other = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    other.config.write_text(json.dumps(other.read_config() | {"resolution": 32}))
+    wish = Wish("a red circle", 99, 2, 1.0, 1.0)
+    for folder, side in ((run, 64), (other, 32), (run, 64)):
+        drawn = playground.draw(folder.path, wish)
+        assert drawn.before.shape == drawn.after.shape == (3, side, side)
+
+
 def test_a_changed_stored_picture_is_noticed(run, playground, tmp_path):
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     shutil.copy(copy.path / copy.read_pairs()[1]["after"], copy.path / copy.read_pairs()[0]["after"])
@@ -138,6 +149,53 @@ def test_few_pipelines_are_kept_and_one_wish_is_drawn_at_a_time(run, tmp_path, m
     assert small.loaded == 2 and loads == [run.adapter, other.adapter]
     ask(run, 5)
     assert not failed and small.loaded == 2 and len(loads) == 3, "the first run's pipeline had left"
+
+
+@pytest.fixture
+def all_are_large(monkeypatch):
+    """Treats the shipped models like those that take a run's memory."""
+    monkeypatch.setattr(pg, "EMBEDDED", ())
+
+
+def test_a_large_model_is_loaded_once_and_draws_both_pictures_with_any_adapter(run, tmp_path, all_are_large):
+    large, wish = Playground(), own_wish(run, 0)
+    other = RunFolder(shutil.copytree(run.path, tmp_path / "other"))
+    whole = (other.adapter / pg.WEIGHTS).read_bytes()
+    for folder in (run, other, run):
+        drawn = large.draw(folder.path, wish)
+        assert drawn.stored is True and large.loaded == 1
+    (other.adapter / pg.WEIGHTS).write_bytes(_foreign(whole))
+    with pytest.raises(FaultError, match="cannot be loaded"):
+        large.draw(other.path, wish)
+    assert large.draw(run.path, wish).stored is True
+    fresh = large.draw(run.path, replace(wish, seed=wish.seed + 1, strength=0.0))
+    assert torch.equal(fresh.before, fresh.after)
+
+
+def test_a_large_model_goes_when_a_run_starts_or_nobody_draws_and_a_small_one_stays(run, monkeypatch):
+    wish, small, held = own_wish(run, 0), Playground(), []
+    small.draw(run.path, wish)
+    small.release()
+    assert small.loaded == 2
+    monkeypatch.setattr(pg, "EMBEDDED", ())
+    large, real_sample = Playground(idle_seconds=900), pg._sample
+    large.draw(run.path, wish)
+    large.release()
+    assert large.loaded == 0
+
+    def sample(model, *rest):
+        held.append(weakref.ref(model))
+        large.release()  # a run starts meanwhile
+        return real_sample(model, *rest)
+
+    monkeypatch.setattr(pg, "_sample", sample)
+    assert large.draw(run.path, wish).stored is True
+    assert large.loaded == 0 and held and not any(model() for model in held)
+    monkeypatch.setattr(pg, "_sample", real_sample)
+    idle = Playground(idle_seconds=0)
+    idle.draw(run.path, wish)
+    idle._idle.join()
+    assert idle.loaded == 0
 
 
 def test_an_adapter_that_is_missing_half_written_or_foreign_gets_a_sentence(run, playground, tmp_path):

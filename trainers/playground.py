@@ -1,16 +1,21 @@
 """Own prompts before and after: the base model and one run's adapter draw the same seed.
 
-A few loaded pipelines are kept, the least recently used one leaves first. One wish at a time is drawn on a
-device; on a CPU its two pictures are drawn side by side, one core each. What a run's own comparison drew is
-drawn again in the same batch, because the last bit of a picture depends on the size of its batch.
+A few loaded pipelines are kept, the least recently used one leaves first. Of those that take memory a run may
+need, which are all but the small ones on a CPU, there is one at a time: it draws both pictures, its adapter
+switched off and on, and it goes when nobody has drawn for a while or a run starts. One wish at a time is
+drawn on a device; on a CPU the two pictures of a small model are drawn side by side, one core each. What a
+run's own comparison drew is drawn again in the same batch, because the last bit of a picture depends on its
+size.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +27,7 @@ from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
 from trainers.evaluate import Item
+from trainers.lending import gpu_is_real
 from trainers.machine import choose_device, quiet_libraries
 from trainers.models import EMBEDDED, MODELS
 from trainers.models.base import PipelineModel, load_model
@@ -33,6 +39,7 @@ from trainers.wish import Wish, WishError
 
 KEPT_PIPELINES = 4
 KEPT_PICTURES = 16
+IDLE_SECONDS = 120.0
 LARGEST_BATCH = 64  # above it a picture of the comparison is drawn alone, to answer in time
 NO_ADAPTER = "This run has no adapter yet. Resume it and let it finish, or choose another run."
 BAD_ADAPTER = (
@@ -53,7 +60,7 @@ class Drawing:
         after: (3, H, W) uint8, drawn with the adapter at the wished strength.
         index: The wish's number in the run's comparison when it is one of its pictures, else None.
         stored: Whether the pictures equal the stored ones of that number bit for bit; None when they cannot
-            be compared. The second one is only compared at full strength.
+            be compared. The second one is only compared at strength 1.
         seconds: How long the drawing took, loading left out.
     """
 
@@ -79,25 +86,62 @@ class _Batch:
     index: int | None
 
 
+@dataclass(frozen=True)
+class _Key:
+    """What tells the loaded base models of two runs apart."""
+
+    model: str
+    resolution: int
+    guidance_scale: float | None
+    memory: str
+    device: str
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it takes memory that a run may need."""
+        return self.model not in EMBEDDED or self.device != "cpu"
+
+
+@dataclass
+class _Loaded:
+    """A pipeline and the stamp of the adapter that is in it, or None."""
+
+    model: PipelineModel
+    stamp: tuple | None = None
+
+
 class Playground:
     """Draws wishes; may be used by several threads."""
 
-    def __init__(self, kept: int = KEPT_PIPELINES):
+    def __init__(self, kept: int = KEPT_PIPELINES, idle_seconds: float = IDLE_SECONDS):
         """Start with nothing loaded.
 
         Args:
             kept: Loaded pipelines that are kept, base models included; at least 2.
+            idle_seconds: Seconds after a drawing until what takes a run's memory goes.
         """
-        self._kept = kept
-        self._models: OrderedDict[tuple, PipelineModel] = OrderedDict()
+        self._kept, self._idle_seconds = kept, idle_seconds
+        self._models: OrderedDict[tuple[_Key, tuple | None], _Loaded] = OrderedDict()
         self._bases: OrderedDict[tuple, Tensor] = OrderedDict()
         self._guard = threading.Lock()
         self._devices: dict[str, threading.Lock] = {}
+        self._releases = 0
+        self._idle: threading.Timer | None = None
 
     @property
     def loaded(self) -> int:
         """How many pipelines are in memory."""
         return len(self._models)
+
+    def release(self) -> None:
+        """Let go of what takes memory that a run may need; what is drawing goes when it has drawn."""
+        with self._guard:
+            self._releases += 1
+            heavy = [key for key in self._models if key[0].heavy]
+            for key in heavy:
+                del self._models[key]
+        if heavy:
+            _free_memory()
 
     def draw(self, path: Path, wish: Wish, tell: Tell | None = None) -> Drawing:
         """Draw a wish with the base model and with a run's adapter.
@@ -117,15 +161,8 @@ class Playground:
         stamp = _adapter_stamp(folder)
         device = choose_device(config)
         tell = tell or (lambda _share, _text: None)
-        with self._lock(device):
-            tell(0.0, "Loading the base model")
-            base = self._base(config, device)
-            found = base.prompt_problems([wish.prompt])
-            if found:
-                raise WishError({"prompt": found[0]})
-            tell(0.0, "Loading the adapter")
-            trained = self._trained(config, device, folder, stamp)
-            return self._draw(folder, config, base, trained, wish, tell)
+        with self._lock(device), self._leaving():
+            return self._draw_on(device, folder, config, stamp, wish, tell)
 
     def prepare(self, path: Path) -> None:
         """Load what a run's first drawing needs, if its base model is one of those shipped here.
@@ -142,29 +179,68 @@ class Playground:
             return
         stamp = _adapter_stamp(folder)
         device = choose_device(config)
-        with self._lock(device):
-            self._base(config, device)
-            self._trained(config, device, folder, stamp)
+        with self._lock(device), self._leaving():
+            self._trained(config, device, folder, stamp, self._base(config, device))
 
     def _lock(self, device: str) -> threading.Lock:
         with self._guard:
             return self._devices.setdefault(device, threading.Lock())
 
-    def _draw(self, folder, config, base, trained, wish: Wish, tell: Tell) -> Drawing:
+    @contextmanager
+    def _leaving(self) -> Iterator[None]:
+        """See to it that what the body loads does not stay for good, and not past a release meanwhile."""
+        with self._guard:
+            before = self._releases
+            if self._idle is not None:
+                self._idle.cancel()
+        try:
+            yield
+        finally:
+            with self._guard:
+                released = self._releases != before
+                if not released and any(key.heavy for key, _ in self._models):
+                    self._idle = threading.Timer(self._idle_seconds, self.release)
+                    self._idle.daemon = True
+                    self._idle.start()
+            if released:
+                self.release()
+                _free_memory()
+
+    def _draw_on(self, device, folder, config, stamp: tuple, wish: Wish, tell: Tell) -> Drawing:
+        """Load and draw; when it returns nothing holds the pipelines but what keeps them."""
+        tell(0.0, "Loading the base model")
+        base = self._base(config, device)
+        found = base.model.prompt_problems([wish.prompt])
+        if found:
+            raise WishError({"prompt": found[0]})
+        tell(0.0, "Loading the adapter")
+        trained = self._trained(config, device, folder, stamp, base)
+        batch = _batch(folder, config, base.model, wish)
+        drawn = (_key(config, device), replace(wish, strength=0.0), batch.place, len(batch.items))
+        return self._draw(folder, batch, base.model, trained, wish, drawn, tell)
+
+    def _draw(self, folder, batch, base, trained, wish: Wish, key: tuple, tell: Tell) -> Drawing:
+        """Draw both pictures; ``key`` tells what the base model draws from everything else it may draw."""
         started = time.monotonic()
-        batch = _batch(folder, config, base, wish)
-        key = (config.model, str(base.device), replace(wish, strength=0.0), batch.place, len(batch.items))
         known = self._bases.get(key)
         models = (trained,) if known is not None else (base, trained)
-        trained.set_strength(wish.strength)
         _count_steps(models, wish.steps, tell)
 
-        def job(model: PipelineModel) -> Tensor:
-            return known if model is base and known is not None else _sample(model, batch, wish)
+        # One pipeline cannot have its adapter on and off at the same time.
+        turn = threading.Lock() if base is trained else nullcontext()
+
+        def job(strength: float | None) -> Tensor:
+            if strength is None and known is not None:
+                return known
+            model = base if strength is None else trained
+            with turn:
+                if model is trained:
+                    model.set_strength(strength or 0.0)
+                return _sample(model, batch, wish)
 
         try:
             # Always two chunks: one alone would spread each small operation over every core.
-            before, after = map_chunks(job, [base, trained], base.device)
+            before, after = map_chunks(job, (None, wish.strength), base.device)
         finally:
             for model in models:
                 model.before_batch = None
@@ -173,36 +249,60 @@ class Playground:
         stored = _equals_stored(folder, batch.index, before, after if wish.strength == 1.0 else None)
         return Drawing(before, after, batch.index, stored, time.monotonic() - started)
 
-    def _base(self, config: RunConfig, device: str) -> PipelineModel:
-        return self._get(_key(config, device), lambda: load_model(configured(config), device))
+    def _base(self, config: RunConfig, device: str) -> _Loaded:
+        return self._get(_key(config, device), None, lambda: load_model(configured(config), device))
 
-    def _trained(self, config: RunConfig, device: str, folder: RunFolder, stamp: tuple) -> PipelineModel:
-        def load() -> PipelineModel:
-            try:
-                model = reload_adapter(configured(config), folder.adapter, device)
-            except FaultError as error:
-                raise FaultError(BAD_ADAPTER) from error
-            if not model.lora_names():  # plain diffusers takes a file of other modules without a word
-                raise FaultError(BAD_ADAPTER)
-            return model
+    def _trained(
+        self, config: RunConfig, device: str, folder: RunFolder, stamp: tuple, base: _Loaded
+    ) -> PipelineModel:
+        """Return a pipeline with the run's adapter: the base model's own where there is one at a time."""
+        key = _key(config, device)
+        if not key.heavy:
+            return self._get(key, stamp, lambda: _with_adapter(config, folder, device)).model
+        if base.stamp != stamp:
+            base.stamp = None
+            _with_adapter(config, folder, device, base.model)
+            base.stamp = stamp
+        return base.model
 
-        return self._get((*_key(config, device), stamp), load)
-
-    def _get(self, key: tuple, load: Callable[[], PipelineModel]) -> PipelineModel:
+    def _get(self, key: _Key, stamp: tuple | None, load: Callable[[], PipelineModel]) -> _Loaded:
         """Return a loaded pipeline; the caller holds its device's lock, so none is loaded twice."""
         with self._guard:
-            model = self._models.get(key)
-        if model is None:
+            found = self._models.get((key, stamp))
+            others = [other for other in self._models if key.heavy and other[0].heavy and found is None]
+            for other in others:
+                del self._models[other]
+        if others:
+            _free_memory()
+        if found is None:
             quiet_libraries()
-            model = load()
+            found = _Loaded(load())
         with self._guard:
-            _keep(self._models, key, model, self._kept)
-        return model
+            _keep(self._models, (key, stamp), found, self._kept)
+        return found
 
 
-def _key(config: RunConfig, device: str) -> tuple:
-    """Return what tells the loaded models of two runs apart."""
-    return (config.model, config.resolution, config.guidance_scale, config.memory, device)
+def _with_adapter(
+    config: RunConfig, folder: RunFolder, device: str, base: PipelineModel | None = None
+) -> PipelineModel:
+    try:
+        model = reload_adapter(configured(config), folder.adapter, device, base)
+    except FaultError as error:
+        raise FaultError(BAD_ADAPTER) from error
+    if not model.lora_names():  # plain diffusers takes a file of other modules without a word
+        raise FaultError(BAD_ADAPTER)
+    return model
+
+
+def _free_memory() -> None:
+    """Give back what pipelines that nobody holds any more have taken."""
+    gc.collect()
+    if torch.cuda.is_initialized() and gpu_is_real():
+        torch.cuda.empty_cache()
+
+
+def _key(config: RunConfig, device: str) -> _Key:
+    return _Key(config.model, config.resolution, config.guidance_scale, config.memory, device)
 
 
 def _keep(store: OrderedDict, key: tuple, value, limit: int) -> None:

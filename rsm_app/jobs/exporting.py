@@ -1,4 +1,4 @@
-"""A run as one zip to take away: settings, report, metrics, sample pictures and adapter.
+"""A run to take away: one zip of settings, report, metrics, sample pictures and adapter, or a part of it.
 
 What stays here: logs, checkpoints and the app's own records. Nothing outside the run's folder is read, and
 paths of this machine are left out of the settings.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rsm_app.jobs.states import ENDED
@@ -32,24 +33,65 @@ def export(run: Run, folder: Path) -> Path:
         InputError: The run waits or works, so its files still change.
         FaultError: The disk is full, or the run's files cannot be read.
     """
+    with _writing(run, folder / f"{run.id}.zip") as target, _zip(target) as archive:
+        archive.writestr(f"{run.id}/config.json", _settings(run), zipfile.ZIP_DEFLATED)
+        _pack(archive, _files(run), run.path, f"{run.id}/")
+    return target
+
+
+def export_adapter(run: Run, folder: Path) -> Path:
+    """Write an ended run's adapter as ``ID-adapter.zip`` into a folder; the rest is as in ``export``.
+
+    Raises:
+        InputError: The run waits or works, or it has no adapter.
+        FaultError: As in ``export``.
+    """
+    files = list(_within(run.folder.adapter))
+    if not files:
+        raise InputError("This run has no adapter.")
+    with _writing(run, folder / f"{run.id}-adapter.zip") as target, _zip(target) as archive:
+        _pack(archive, files, run.folder.adapter)
+    return target
+
+
+def export_report(run: Run, folder: Path) -> Path:
+    """Copy an ended run's report as ``ID-report.json`` into a folder; the rest is as in ``export``.
+
+    Raises:
+        InputError: The run waits or works, or it has no report.
+        FaultError: As in ``export``.
+    """
+    if not _own(run.folder.report):
+        raise InputError("This run has no report.")
+    with _writing(run, folder / f"{run.id}-report.json") as target:
+        shutil.copyfile(run.folder.report, target)
+    return target
+
+
+@contextlib.contextmanager
+def _writing(run: Run, target: Path) -> Iterator[Path]:
+    """Make a file of an ended run; a half-written one is removed."""
     if run.status().state not in ENDED:
         raise InputError("This run has not ended yet. Export it when it has.")
-    target = folder / f"{run.id}.zip"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(target, "w", strict_timestamps=False) as archive:
-            archive.writestr(f"{run.id}/config.json", _settings(run), zipfile.ZIP_DEFLATED)
-            for path in _files(run):
-                packed = path.suffix.lower() in _PACKED
-                kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-                archive.write(path, f"{run.id}/{path.relative_to(run.path)}", kind)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target
     except OSError as error:
         with contextlib.suppress(OSError):
             target.unlink(missing_ok=True)
         raise FaultError(
-            f"The zip could not be written: {error.strerror or error}. Free some space and try again."
+            f"{target.name} could not be written: {error.strerror or error}. Free some space and try again."
         ) from error
-    return target
+
+
+def _zip(target: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(target, "w", strict_timestamps=False)
+
+
+def _pack(archive: zipfile.ZipFile, files: Iterable[Path], root: Path, prefix: str = "") -> None:
+    for path in files:
+        kind = zipfile.ZIP_STORED if path.suffix.lower() in _PACKED else zipfile.ZIP_DEFLATED
+        archive.write(path, f"{prefix}{path.relative_to(root)}", kind)
 
 
 def _files(run: Run) -> Iterator[Path]:
@@ -57,10 +99,15 @@ def _files(run: Run) -> Iterator[Path]:
         if _own(path):
             yield path
     for name in _FOLDERS:
-        if (run.path / name).is_symlink():
-            continue
-        for place, _, names in os.walk(run.path / name):
-            yield from (path for file in sorted(names) if _own(path := Path(place, file)))
+        yield from _within(run.path / name)
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """Yield a folder's own files, however deep; none when the folder itself is a link to elsewhere."""
+    if folder.is_symlink():
+        return
+    for place, _, names in os.walk(folder):
+        yield from (path for file in sorted(names) if _own(path := Path(place, file)))
 
 
 def _own(path: Path) -> bool:

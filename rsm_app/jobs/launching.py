@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from rsm_app.jobs import workers, zero_gpu
 from rsm_app.jobs.devices import CPU, processes, visibility
@@ -12,6 +13,18 @@ from trainers.lending import on_zero_gpu
 from trainers.processes import process_age
 from trainers.run_folder import RunStatus
 from trainers.run_lock import try_lock, unlock
+
+_make_room: list[Callable[[], None]] = []
+
+
+def before_launching(make_room: Callable[[], None]) -> None:
+    """Let this process give up memory whenever it is about to start a worker.
+
+    Args:
+        make_room: Must be quick: the queue waits for it.
+    """
+    if make_room not in _make_room:
+        _make_room.append(make_room)
 
 
 def launch(run: Run, ticket: int, device: str) -> None:
@@ -25,6 +38,8 @@ def launch(run: Run, ticket: int, device: str) -> None:
     Raises:
         FaultError: The record or the process could not be made; the run goes on waiting.
     """
+    for make_room in _make_room:
+        make_room()
     if on_zero_gpu() and device != CPU:
         zero_gpu.launch(run, ticket, device)
     else:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsm_app.jobs.devices import usable
-from rsm_app.jobs.store import ORIGIN, Run
+from rsm_app.jobs.store import Run
 from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.models import MODELS
@@ -35,7 +35,7 @@ def check_settings(
     Raises:
         InputError: With a sentence for each.
     """
-    found = [] if run is not None and _made_in_a_shell(run) else _foreign_files(config, run, own_prompts)
+    found = [] if run is not None and run.made_in_a_shell() else _foreign_files(config, run, own_prompts)
     found += endpoint_problems(config) + reward_problems(config)
     found = found or obstacles(config)
     if not usable(config.device, devices):
@@ -44,10 +44,6 @@ def check_settings(
         )
     if found:
         raise InputError(*dict.fromkeys(found))
-
-
-def _made_in_a_shell(run: Run) -> bool:
-    return not run.request.exists() and not (run.path / ORIGIN).exists()
 
 
 def _foreign_files(config: RunConfig, run: Run | None, own_prompts: bool) -> list[str]:

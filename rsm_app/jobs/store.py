@@ -119,6 +119,10 @@ class Run:
     def _last_words(self, worker: Worker) -> list[str]:
         return _without_traceback(_tail(self.worker_log, worker.log_start))[-_LAST_WORDS:]
 
+    def made_in_a_shell(self) -> bool:
+        """Whether somebody who can read this machine's files anyway made the run, no visitor and no Hub."""
+        return not (self.request.exists() or (self.path / ORIGIN).exists() or self.job().owner)
+
     def resumable(self, status: RunStatus | None = None) -> bool:
         """Whether the run ended early and can go on, from its last checkpoint or from its beginning."""
         return resumable(self.folder, status or self.status())

@@ -37,8 +37,9 @@ _MAIN = ("model", "reward", "estimator", "budget_seconds", "seed", "prompts")
 def build(supervisor: Supervisor) -> None:
     """Add the endpoints to the blocks that are being built."""
     api = Api(supervisor)
-    for name in ("start_run", "run_status", "list_runs", "stop_run", "sample"):
+    for name in ("start_run", "run_status", "list_runs", "stop_run"):
         gr.api(_spoken(getattr(api, name)), api_name=name, concurrency_limit=None)
+    gr.api(_spoken(api.sample), api_name="sample", **playground.ONE_AT_A_TIME)
 
 
 def _spoken(function: Callable) -> Callable:

@@ -84,8 +84,8 @@ class _Page:
             changed.then(self.axis, chosen, several.curve_outputs(), **_QUIET)
         gr.on(
             [play.draw.click, play.inputs["prompt"].submit], self.draw, [self.run, *play.fields()],
-            play.outputs(), api_visibility="private", concurrency_id="playground", concurrency_limit=1,
-            show_progress="full", show_progress_on=[play.before, play.after], trigger_mode="once",
+            play.outputs(), api_visibility="private", show_progress="full",
+            show_progress_on=[play.before, play.after], trigger_mode="once", **playground.ONE_AT_A_TIME,
         )  # fmt: skip
 
     # -- which run -----------------------------------------------------------------------------------

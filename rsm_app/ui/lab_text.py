@@ -47,16 +47,21 @@ $$\text{RMSE}^2=\text{bias}^2+\text{spread}^2$$
 PULLS = r"""## 3 · Where in the schedule a method learns
 
 $h(t)$ is the share of a method's pull on the network that falls on one sampling step, if rewards and
-gradients were equally large at all of them. Good first-order methods hold back at noisy steps and good
-zeroth-order methods at clean ones, because there their estimates are worst.
+gradients were equally large at all of them. First-order estimates are worst at noisy steps: on flows all
+first-order methods pull less there than at clean ones, on diffusion models not all do. Zeroth-order methods
+differ more: those that branch at chosen steps pull at these alone, GRPO pulls most at clean ones.
 
-$$h(t)=\frac{C_1(t)\,\gamma(t)\,\lVert\hat\Psi_t\rVert}{\sum_s C_1(s)\,\gamma(s)\,\lVert\hat\Psi_s\rVert}$$
+$$h(t)=\frac{W_1(t)\,\gamma(t)\,\lVert G_t\rVert}{\sum_s W_1(s)\,\gamma(s)\,\lVert G_s\rVert}$$
+
+The letters are those of the one loss on the About page: $W_1$ says how much a step counts, $\gamma$ how far
+the network's output should go, and $G$ where to. $G$ is $\hat\Psi$ in units of that output.
 """
 FAMILY_INFO = (
     "What the network predicts, and how a point is noised. Sets the injected noise to its exact value."
 )
 ADVANTAGE_INFO = (
-    "The first, second and fourth are divided by β, or contain it; the normalised one forgets the scale."
+    "The exponential one contains β, the others are divided by it. The normalised one forgets the scale of "
+    "the reward."
 )
 NOISE_INFO = "1 is pure noise, 0 is clean. The nearest of 25 sampling steps is used."
 INJECTED_INFO = (

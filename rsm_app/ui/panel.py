@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import gradio as gr
 
 from rsm_app.ui import curves, live, pictures, theme
-from trainers.rewards import REWARDS
 
 IDLE_SECONDS = 5.0
 MORE_SECONDS = 120
@@ -20,10 +19,7 @@ TITLES = {
     curves.HELDOUT: "Held-out reward (few prompts)",
 }
 OTHERS_TITLE = "Other rewards: change"
-_OTHER_COLOURS = (
-    theme.AFTER, theme.BEFORE, theme.THIRD, "#3f7fbf", "#8a8f1f", "#c2417c", "#5f9e4a", "#a0522d", "#d9542b",
-    "#7a7f87",
-)  # fmt: skip
+_CLIP_COLOUR = "#3f7fbf"
 
 
 @dataclass
@@ -69,8 +65,9 @@ class Panel:
     gallery: gr.Gallery
     details: gr.Column
     command: gr.Textbox
-    adapter: gr.DownloadButton
-    report: gr.DownloadButton
+    adapter: gr.Button
+    report: gr.Button
+    save: gr.DownloadButton
     log_box: gr.Accordion
     log: gr.Textbox
     timer: gr.Timer
@@ -132,7 +129,7 @@ def _curves() -> tuple:
             kl = _plot("kl", "KL", "kl-plot", theme.THIRD, 180)
             gradient = _plot("grad_norm", "Norm", "gradient-plot", theme.BEFORE, 180)
         with gr.Row():
-            clip = _plot("clip_fraction", "Share", "clip-plot", _OTHER_COLOURS[3], 180)
+            clip = _plot("clip_fraction", "Share", "clip-plot", _CLIP_COLOUR, 180)
             with gr.Column(visible=False, elem_id="heldout", min_width=160) as heldout:
                 heldout_curve = _plot(curves.HELDOUT, "Reward", "heldout-plot", theme.AFTER, 180)
     return wait, column, reward, kl, gradient, clip, heldout, heldout_curve
@@ -145,7 +142,6 @@ def _others() -> tuple:
             x="step",
             y="value",
             color="series",
-            color_map=other_colours(),
             colors_in_legend=[],  # the legend below wraps, the plot's own is cut off
             title=OTHERS_TITLE,
             x_title="Update",
@@ -156,12 +152,6 @@ def _others() -> tuple:
         )
         legend = gr.HTML(elem_id="others-legend", padding=False)
     return column, others, legend
-
-
-def other_colours() -> dict[str, str]:
-    """Give every reward a colour of its own, the same in every run."""
-    titles = [spec.title for spec in REWARDS.specs()]
-    return {title: _OTHER_COLOURS[i % len(_OTHER_COLOURS)] for i, title in enumerate(titles)}
 
 
 def _strip() -> tuple:
@@ -209,9 +199,10 @@ def _details() -> tuple:
             buttons=["copy"],
         )  # fmt: skip
         with gr.Row():
-            adapter = gr.DownloadButton("Adapter (zip)", elem_id="adapter", visible=False)
-            report = gr.DownloadButton("Report (JSON)", elem_id="report", visible=False)
-    return column, command, adapter, report
+            adapter = gr.Button("Adapter (zip)", elem_id="adapter", visible=False)
+            report = gr.Button("Report (JSON)", elem_id="report", visible=False)
+            save = gr.DownloadButton("Save", elem_id="save", variant="primary", visible=False)
+    return column, command, adapter, report, save
 
 
 def _log() -> tuple:

@@ -21,6 +21,8 @@ from rsm_app.ui.result import is_finite
 from trainers.errors import FaultError, StudioError
 from trainers.wish import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRENGTH, WishError, read_wish
 
+# Of all events that draw: one that waits for a device holds one of the few threads that answer every event.
+ONE_AT_A_TIME = {"concurrency_id": "playground", "concurrency_limit": 1}
 FIELDS = ("prompt", "seed", "steps", "guidance", "strength")
 _EMPTY = (
     '<p class="rsm-facts">Both pictures start from the same noise. Before is the untouched model, after has '
@@ -180,6 +182,12 @@ def warm_up(run: Run | None) -> None:
         threading.Thread(target=_prepare, args=(run,), daemon=True, name="playground").start()
 
 
+def make_room() -> None:
+    """Let go of what the playground keeps of a run's memory; nothing is loaded for that."""
+    if _make_playground.cache_info().currsize:
+        _make_playground().release()
+
+
 def _prepare(run: Run) -> None:
     try:
         with contextlib.suppress(Exception):
@@ -227,16 +235,17 @@ def _image(picture):
 
 def _facts(drawing, wish) -> str:
     told = [f"Drawn with seed {wish.seed} in {drawing.seconds:.1f} s."]
-    if bool((drawing.before == drawing.after).all()):
+    if drawing.before.equal(drawing.after):
         told.append("Both pictures are equal, pixel for pixel.")
+    whole = wish.strength == 1.0  # the comparison drew no other, so only the picture before is compared
     if drawing.index is not None and drawing.stored:
-        told.append(
-            "This is a picture of the run's comparison; what was drawn equals the stored one bit for bit."
-        )
+        same = "what was drawn" if whole else "its picture before"
+        told.append(f"This is a picture of the run's comparison; {same} equals the stored one bit for bit.")
     if drawing.stored is False:
+        differs, cause = ("it", ", or by an earlier adapter") if whole else ("its picture before", "")
         told.append(
-            "This is a picture of the run's comparison, but it differs from the stored one: that was drawn "
-            "on another machine, with other versions, or by an earlier adapter."
+            f"This is a picture of the run's comparison, but {differs} differs from the stored one: that was "
+            f"drawn on another machine, or with other versions{cause}."
         )
     return " ".join(told)
 

@@ -8,10 +8,9 @@ tab and a restart of the app find it again.
 from __future__ import annotations
 
 import dataclasses
-import secrets
+import functools
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 
 import gradio as gr
 
@@ -22,6 +21,7 @@ from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import history, run_table
 from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.history import View
+from rsm_app.ui.offering import offer
 from rsm_app.ui.runs_parts import IDLE_SECONDS, MOVING_SECONDS, PIN, SHARE, UNPIN, UNSHARE, Parts, build_parts
 from trainers.errors import StudioError
 
@@ -241,17 +241,14 @@ class _Page:
 
     def export(self, raw: dict, seen: dict, request: gr.Request) -> dict:
         """Offer the chosen run as a zip, made where Gradio clears away what is old."""
-        made: list[Path] = []
-        cache = Path(self.parts.save.GRADIO_CACHE)
+        offered: list[dict] = []
 
         def make(run: Run) -> None:
-            folder = cache / secrets.token_hex(16)
-            made.append(export(run, folder))
+            offered.append(offer(self.parts.save, functools.partial(export, run)))
 
         changes = self._act(raw, seen, request, make)
-        if made:
-            label = f"Save {made[0].name} ({history.size(made[0].stat().st_size)})"
-            changes[self.parts.save] = gr.update(visible=True, value=str(made[0]), label=label)
+        if offered:
+            changes[self.parts.save] = offered[0]
         return changes
 
     def ask(self, raw: dict, seen: dict, request: gr.Request) -> dict:

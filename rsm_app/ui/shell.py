@@ -6,9 +6,10 @@ from pathlib import Path
 
 import gradio as gr
 
+from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import about, api, compare, lab, publish, runs, space, train
+from rsm_app.ui import about, api, compare, lab, playground, publish, runs, space, train
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.theme import build_theme
 
@@ -49,6 +50,7 @@ def build(supervisor: Supervisor | None = None) -> gr.Blocks:
         _frame()
         about.build()
     _spare_hidden_progress(demo)
+    before_launching(playground.make_room)
     return demo.queue(max_size=MAX_WAITING)
 
 

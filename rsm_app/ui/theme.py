@@ -5,6 +5,9 @@ System fonts only: a web font would delay the first paint and needs a network.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import gradio as gr
 
 INK = gr.themes.Color(
@@ -20,6 +23,10 @@ TEAL = gr.themes.Color(
 
 BEFORE, AFTER, THIRD = "#b26a00", "#1d998c", "#7561c9"
 SERIES = (AFTER, BEFORE, THIRD, "#c2456b", "#3f7fc4", "#7d8a1f")
+_MORE = (
+    "#a0522d", "#5f9e4a", "#7a7f87", "#d9542b", "#1fa2b8", "#a64fb0", "#b0903a", "#4a5fc1", "#8c5a6e",
+    "#3d8b6d", "#e0759b", "#6b7f3a", "#9a6fd8", "#c26a5a",
+)  # fmt: skip
 _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
@@ -96,6 +103,11 @@ _TOKENS = {
     "checkbox_label_text_color_selected": "#1b2129",
     "checkbox_label_text_color_selected_dark": "#e6eaee",
 }
+
+
+def distinct(names: Iterable[str]) -> dict[str, str]:
+    """Give each line of one plot a colour of its own, in the order of the lines; past 20 they repeat."""
+    return dict(zip(names, itertools.cycle((*SERIES, *_MORE)), strict=False))
 
 
 def build_theme() -> gr.themes.Base:

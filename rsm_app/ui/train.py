@@ -6,6 +6,7 @@ to the page. Which run a tab shows is in its address (``?run=ID``) and in the br
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import gradio as gr
 
 from rsm_app.jobs.base_samples import check_spread
+from rsm_app.jobs.exporting import export_adapter, export_report
 from rsm_app.jobs.fitting import require_model
+from rsm_app.jobs.own_prompts import own_prompts
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import field_problems, form, pictures, preflight, tuned, watch
+from rsm_app.ui import copying, field_problems, form, pictures, preflight, tuned, watch
 from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
+from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
@@ -140,6 +144,8 @@ class _Page:
         extended = on_press(panel.more, "Asking …", self.extend, run, [form_.problems], **once)
         for event in (started, retried, resumed, stopped, extended):
             event.then(**poll)
+        for button, export in ((panel.adapter, export_adapter), (panel.report, export_report)):
+            on_press(button, "Preparing …", self.offerer(export), run, [form_.problems, panel.save], **once)
         started.success(None, js=_TO_RUN, api_visibility="private")
         copied = panel.duplicate.click(self.duplicate, run, restored, **once)
         copied.then(self.preview, form_.sent(), self._told(), **_QUIET)
@@ -271,11 +277,31 @@ class _Page:
                 shown.append(self.supervisor.resume(name))
                 return
             config = form.restored_config(run.settings())
-            own = _own_text(run) if config.prompts not in builtin_sets() else None
+            own = own_prompts(run) if config.prompts not in builtin_sets() else None
+            if own == "":
+                raise InputError("The run's own prompts cannot be read any more, so it cannot begin anew.")
             shown.append(self.supervisor.submit(config, own, *owners_of(request)))
 
         problems = self._attempt(run_id, request, again)
         return problems, shown[0].id if shown else gr.skip()
+
+    def offerer(self, export: Callable[[Run, Path], Path]) -> Callable[..., tuple]:
+        """Return the handler that makes a file of the shown run and offers it to be saved."""
+
+        def hand_out(run_id: str, request: gr.Request) -> tuple:
+            offered = []
+
+            def make(name: str) -> None:
+                run = self.supervisor.store.run(name)
+                if run is None:
+                    raise InputError("This run no longer exists.")
+                offered.append(offer(self.panel.save, functools.partial(export, run)))
+
+            problems = self._attempt(run_id, request, make)
+            return problems, offered[0] if offered else gr.skip()
+
+        hand_out.__name__ = export.__name__
+        return hand_out
 
     def _attempt(self, run_id: str, request: gr.Request, action: Callable[[str], object]) -> str:
         """Do something with a run if the asker may; return the problems as HTML."""
@@ -293,10 +319,13 @@ class _Page:
 
     def duplicate(self, run_id: str, request: gr.Request) -> list:
         """Fill the form with the settings of the shown run."""
-        updates = self._restored(self._visible(run_id, request))
-        if updates is None:
+        run = self._visible(run_id, request)
+        updates = self._restored(run)
+        if run is None or updates is None:
             gr.Warning("The settings of this run cannot be read, so the form stays as it is.")
             return [gr.skip()] * self._restorable
+        for sentence in copying.not_copied(run):
+            gr.Warning(sentence)
         gr.Info("The form has the settings of this run now. Change what you like, then press Start.")
         return updates
 
@@ -326,7 +355,7 @@ class _Page:
     def _restored(self, run: Run | None) -> list | None:
         """Return the form as it was for a run, so that a reload loses no setting."""
         try:
-            config = form.restored_config(run.settings()) if run else None
+            config = copying.copied_config(run) if run else None
         except InputError:
             return None
         if config is None:
@@ -344,17 +373,10 @@ class _Page:
             config.model,
             reward,
             form.PASTE if own else form.BUILTIN,
-            _own_text(run) if own else gr.skip(),
+            own_prompts(run) if own else gr.skip(),
             config.seed,
             *updates,
         ]
-
-
-def _own_text(run: Run) -> str:
-    try:
-        return Path(run.prompts).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _form(values: tuple) -> form.Form:

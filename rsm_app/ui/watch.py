@@ -8,8 +8,6 @@ alone. Everything here only reads.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +15,11 @@ from pathlib import Path
 
 import gradio as gr
 
+from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
-from rsm_app.ui import curves, form, live, pictures, result
-from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel, other_colours
+from rsm_app.ui import curves, form, live, pictures, result, theme
+from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel
 from rsm_app.ui.run_table import publish_link
 from rsm_app.ui.sight import Sight, lines_of
 from trainers.errors import InputError
@@ -193,8 +192,10 @@ def _looks(panel: Panel, sight: Sight) -> dict:
     }
     if drawn:
         changes[panel.heldout_curve] = curves.plot(points, {curves.HELDOUT: TITLES[curves.HELDOUT]})
-        changes[panel.others_curves] = curves.plot(points, titles)
-        changes[panel.others_legend] = live.legend_html({t: other_colours()[t] for t in titles.values()})
+        colours = theme.distinct(titles.values())
+        lines = curves.plot(points, titles)
+        changes[panel.others_curves] = gr.update(value=lines, color_map=colours)
+        changes[panel.others_legend] = live.legend_html(colours)
     strip = pictures.probe_strip(sight.run, probes)
     changes |= {panel.strip_column: gr.update(visible=bool(strip)), panel.strip: strip}
     return changes | {panel.strip_prompts: live.strip_html(probes)}
@@ -227,14 +228,14 @@ def _details(panel: Panel, sight: Sight) -> dict:
 
 
 def _files_stamp(sight: Sight) -> object:
-    return _present(sight.run.folder.report) if sight.mine and not sight.status.live else None
+    return _present(sight.run.folder.report) if sight.mine and sight.status.state in ENDED else None
 
 
 def _files(panel: Panel, sight: Sight) -> dict:
-    run = sight.run
     return {
-        panel.adapter: _download(_adapter_zip(run)),
-        panel.report: _download(_copy(run, run.folder.report, "report.json")),
+        panel.adapter: gr.update(visible=sight.run.folder.adapter.is_dir()),
+        panel.report: gr.update(visible=True),
+        panel.save: gr.update(visible=False, value=None),  # it held a file of what was shown before
     }
 
 
@@ -288,7 +289,7 @@ PARTS = {
     "details": Part(
         ("details", "command"), lambda sight: pictures.stamp(sight.run.folder.config), _details, ("details",)
     ),
-    "files": Part(("adapter", "report"), _files_stamp, _files, ("adapter", "report")),
+    "files": Part(("adapter", "report", "save"), _files_stamp, _files, ("adapter", "report", "save")),
     "log": Part(("log_box", "log"), _log_stamp, _log, ("log_box",)),
 }  # fmt: skip
 
@@ -306,25 +307,3 @@ def show_pair(panel: Panel, run: Run, pair: dict) -> dict:
     """Return one pair on the slider with its caption."""
     large = pictures.pair_large(run, pair)
     return {panel.slider: large, panel.pair_caption: result.pair_html(pair)} if large else {}
-
-
-def _download(path: Path | None):
-    return gr.update(value=str(path) if path else None, visible=path is not None)
-
-
-def _download_folder(run: Run) -> Path:
-    """Return a folder outside the run for files that are offered, so that the run's own stay unserved."""
-    folder = Path(tempfile.gettempdir()) / "rsm-studio" / run.id
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _copy(run: Run, source: Path, name: str) -> Path:
-    return Path(shutil.copyfile(source, _download_folder(run) / f"{run.id}-{name}"))
-
-
-def _adapter_zip(run: Run) -> Path | None:
-    if not run.folder.adapter.is_dir():
-        return None
-    target = _download_folder(run) / f"{run.id}-adapter"
-    return Path(shutil.make_archive(str(target), "zip", run.folder.adapter))

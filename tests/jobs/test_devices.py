@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rsm_app.jobs import workers
+from rsm_app.jobs import launching, workers
 from rsm_app.jobs.devices import VISIBLE, devices, processes, usable, visibility
 from rsm_app.jobs.launching import launch
 from tests.jobs.small_runs import small_config
@@ -94,3 +94,18 @@ def test_a_worker_with_several_gpus_is_started_by_accelerate(store, supervise, f
     assert launched[:2] == ["-m", "accelerate.commands.launch"] and launched[-1] == "-m"
     assert launched[launched.index("--num_processes") + 1] == "2"
     assert ours[1:3] == ["train", "--config"]
+
+
+def test_this_process_makes_room_before_it_starts_a_worker(store, monkeypatch):
+    run, done = store.create(), []
+    run.request.write_text(small_config().to_json())
+    monkeypatch.setattr(launching, "_make_room", [])
+    monkeypatch.setattr(workers, "launch", lambda *_: done.append("worker"))
+
+    def make_room():
+        done.append("room")
+
+    for _ in range(2):  # an app that is built twice asks twice
+        launching.before_launching(make_room)
+    launching.launch(run, 1, "cpu")
+    assert done == ["room", "worker"]

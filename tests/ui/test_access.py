@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import shutil
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +28,7 @@ from tests.jobs.small_runs import small_config
 from tests.ui.asking import asker
 from trainers.errors import InputError
 from trainers.processes import process_identity
+from trainers.prompts import builtin_sets
 from trainers.run_folder import write_json
 
 PAGES = Path(train.__file__).parent
@@ -183,9 +186,43 @@ def test_a_stranger_sees_a_shared_run_but_neither_its_buttons_nor_its_files(supe
         changes = panel_of(handlers, run.id, who)
         shown[who.client.host] = {part.elem_id: change for part, change in changes.items() if part.elem_id}
     mine, theirs = shown.values()
-    assert mine["retry"]["visible"] and mine["more"]["visible"] and mine["report"]["value"]
+    assert mine["retry"]["visible"] and mine["more"]["visible"] and mine["report"]["visible"]
     assert not any(theirs[name]["visible"] for name in ("retry", "more", "adapter", "report"))
     assert theirs["duplicate"]["visible"] and "rsm-failure" in theirs["run-status"]
+
+
+def test_a_file_to_take_away_is_made_on_asking_in_a_place_of_its_own(supervisor, handlers):
+    run = failed(supervisor)
+    write_json(run.folder.report, {"reward": "colorfulness"})
+    run.folder.adapter.mkdir()
+    (run.folder.adapter / "weights.safetensors").write_bytes(b"weights")
+    shown = panel_of(handlers, run.id, OWNER)
+    (save,) = [change for part, change in shown.items() if part.elem_id == "save"]
+    assert save["visible"] is False and save["value"] is None, "nothing is made for somebody who only looks"
+    made = []
+    for name in ("export_adapter", "export_adapter", "export_report"):
+        problems, offered = handlers[name].fn(run.id, OWNER)
+        assert problems == "" and offered["visible"]
+        made.append(Path(offered["value"]))
+    cache = Path(handlers["export_adapter"].outputs[1].GRADIO_CACHE)
+    assert all(cache in path.parents for path in made), "Gradio clears away what is old there"
+    assert len({path.parent for path in made}) == 3, "no two tabs write the same file"
+    with zipfile.ZipFile(made[0]) as archive:
+        assert archive.read("weights.safetensors") == b"weights"
+    assert json.loads(made[2].read_text()) == run.folder.read_report()
+    for path in made:
+        shutil.rmtree(path.parent)
+
+
+def test_a_stranger_takes_no_file_away_and_what_is_not_there_is_told(supervisor, handlers):
+    run = failed(supervisor)
+    supervisor.share(run.id)
+    for name, sentence in (("export_adapter", "no adapter"), ("export_report", "no report")):
+        problems, offered = handlers[name].fn(run.id, STRANGER)
+        assert REFUSED in problems and offered == gr.skip()
+        problems, offered = handlers[name].fn(run.id, OWNER)
+        assert sentence in problems and offered == gr.skip()
+        assert "no longer exists" in handlers[name].fn("20200101-000000-abcdef", OWNER)[0]
 
 
 def test_retry_goes_on_with_a_run_that_began(supervisor, handlers):
@@ -221,6 +258,63 @@ def test_a_copy_fills_every_input_with_the_run_s_settings(supervisor, handlers, 
     assert values["budget"] == "custom" and values["custom-seconds"] == 77.0
     assert values["set-kl_weight"] == 0.25 and values["set-branches"] == "2, 2"
     assert values["estimator"]["value"] == "rsm_zeroth_order_flow"
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the page says beside the form."""
+    found = []
+    monkeypatch.setattr(gr, "Info", lambda text: None)
+    monkeypatch.setattr(gr, "Warning", found.append)
+    return found
+
+
+def copied(handlers, run, who=STRANGER) -> dict:
+    event = handlers["duplicate"]
+    return dict(zip([part.elem_id for part in event.outputs], event.fn(run.id, who), strict=True))
+
+
+def from_a_shell(supervisor, **paths):
+    """A run as a shell leaves it: its settings, and nothing of the app's."""
+    run = supervisor.store.create()
+    run.folder.config.write_text(small_config(**{name: str(path) for name, path in paths.items()}).to_json())
+    return run
+
+
+def test_a_copy_of_a_run_from_a_shell_takes_its_own_prompts_along(supervisor, handlers, told, tmp_path):
+    own, held = tmp_path / "own.txt", tmp_path / "held.txt"
+    own.write_text("# mine\na red circle\n\ntwo blue squares\n")
+    held.write_text("a green triangle\n")
+    run = from_a_shell(supervisor, prompts=own, heldout_prompts=held)
+    values = copied(handlers, run)
+    assert values["prompt-source"] == "Paste" and values["pasted"] == "a red circle\ntwo blue squares\n"
+    assert values["set-heldout_prompts"] in builtin_sets()
+    (sentence,) = told
+    assert "held-out prompts" in sentence and values["set-heldout_prompts"] in sentence
+    own.unlink()
+    values = copied(handlers, run)
+    assert values["prompt-source"] == "Built-in set" and values["prompt-set"] in builtin_sets()
+    assert "training prompts" in told[1] and values["prompt-set"] in told[1]
+
+
+def test_a_copy_reads_no_file_that_another_s_settings_name(supervisor, handlers, told, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the password\n")
+    shell = from_a_shell(supervisor, prompts=secret)
+    asked, kept, linked = (supervisor.submit(small_config(), None, "10.0.0.1") for _ in range(3))
+    for run in (asked, kept, linked):
+        supervisor.share(run.id)
+    asked.request.write_text(small_config(prompts=str(secret)).to_json())
+    kept.request.unlink()  # as if it was brought here
+    kept.folder.config.write_text(small_config(prompts=str(secret)).to_json())
+    linked.prompts.symlink_to(secret)
+    linked.request.write_text(small_config(prompts=str(linked.prompts)).to_json())
+    for run in (asked, kept, linked):
+        values = copied(handlers, run)
+        assert values["prompt-source"] == "Built-in set" and "password" not in str(values)
+    assert len(told) == 3
+    shell.change_job(owner="10.0.0.1")
+    assert "password" not in str(handlers["duplicate"].fn(shell.id, STRANGER))
 
 
 def test_a_copy_of_damaged_settings_leaves_the_form_alone(supervisor, handlers, monkeypatch):

@@ -3,15 +3,18 @@
 import base64
 import io
 
+import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from rsm_app.jobs import launching
 from rsm_app.jobs.limits import Limits
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui.api import Api
+from rsm_app.ui import compare, playground, shell
+from rsm_app.ui.api import Api, build
 from tests.jobs.small_runs import SMALL, small_config, wait_for
 from tests.ui.asking import asker
 from trainers.errors import InputError
@@ -119,6 +122,23 @@ def test_a_stranger_neither_sees_nor_stops_nor_samples_a_run(api):
         with pytest.raises(InputError, match="no run with this id"):
             ask()
     assert api.run_status(OWNER, run)["queue_position"] == 1
+
+
+def test_drawings_wait_for_each_other_in_the_queue_and_not_in_a_thread(api):
+    """Whoever waits for a device inside a thread takes it from those who start, stop and look at runs."""
+    with gr.Blocks() as demo:
+        build(api.supervisor)
+        compare.build(demo, api.supervisor)
+    drawing = [event for event in demo.fns.values() if event.api_name in ("sample", "draw")]
+    assert {event.api_name for event in drawing} == {"sample", "draw"}
+    assert {(event.concurrency_id, event.concurrency_limit) for event in drawing} == {("playground", 1)}
+    assert all(event.queue is not False for event in drawing)
+
+
+def test_the_playground_makes_room_for_a_worker_that_the_app_starts(api, monkeypatch):
+    monkeypatch.setattr(launching, "_make_room", [])
+    shell.build(api.supervisor)
+    assert launching._make_room == [playground.make_room]
 
 
 def test_a_shared_run_may_be_looked_at_but_not_stopped(api):

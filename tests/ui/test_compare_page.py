@@ -4,14 +4,16 @@ import re
 import shutil
 
 import pytest
+import torch
 from playwright.sync_api import expect
 
 from rsm_app.jobs.store import RunStore
-from rsm_app.ui import contest, gains
+from rsm_app.ui import contest, gains, playground
 from tests.e2e.shell import settings, trainers
 from tests.ui.steps import expect_fits
-from trainers.playground import BAD_ADAPTER
+from trainers.playground import BAD_ADAPTER, Drawing
 from trainers.run_folder import append_line, write_json
+from trainers.wish import Wish
 
 EVAL = {"eval_prompts": 8, "eval_samples_per_prompt": 2, "max_updates": 3}
 RUNS = {  # the first two draw the same prompts with the same seeds, the third other seeds
@@ -335,3 +337,13 @@ def test_held_out_curves_are_the_looks_during_training_else_the_two_ends(tmp_pat
     assert curves["step"] == [[0, 0.5, "A"], [2, 0.75, "A"], [0, 0.5, "B"], [3, 0.75, "B"]]
     assert curves["images_sampled"] == [[0, 0.5, "A"], [16, 0.75, "A"], [0, 0.5, "B"], [24, 0.75, "B"]]
     assert [row[0] for row in curves["seconds"]] == [0.0, 19.0, 0, 30]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_playground_claims_no_more_than_was_compared(strength, stored):
+    drawing = Drawing(torch.zeros(3, 2, 2), torch.ones(3, 2, 2), 4, stored, 0.1)
+    told = playground._facts(drawing, Wish("a red circle", 1, 12, 1.0, strength))
+    assert ("its picture before" in told) == (strength != 1.0)
+    assert ("earlier adapter" in told) == (strength == 1.0 and not stored)
+    assert ("equals the stored one bit for bit" in told) == stored

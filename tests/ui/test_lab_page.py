@@ -3,9 +3,16 @@
 import re
 
 import pytest
+import torch
 from playwright.sync_api import expect
 
+from rsm_app.ui import about_text, lab_text
 from tests.ui.steps import choose, expect_fits
+from trainers.lab import choices
+from trainers.lab.estimate import Problem, zeroth_order
+from trainers.lab.mixture import reference_mixture, reference_reward, reference_schedule
+from trainers.lab.pulls import pulls
+from trainers.methods import METHODS
 
 FIELD, ERRORS, SHARES = "#lab-field figure svg", "#lab-errors figure svg", "#lab-pulls tbody tr"
 LINES = "#lab-pulls figure svg g[id^=pull-]"
@@ -211,3 +218,45 @@ def test_figures_and_inputs_have_names(page, server):
             .map(e => e.outerHTML.slice(0, 120))"""
     )
     assert unnamed == []
+
+
+@pytest.mark.parametrize("family", ["flow", "diffusion"])
+def test_what_is_said_of_the_pulls_is_what_the_figure_shows(family):
+    noise, branches = choices.EXACT_INJECTED[family], choices.branches_of("noisy", "")
+    found = {pull.method: pull for pull in pulls(family, choices.methods_of(family), branches, noise)}
+
+    def hold_back_at_noise(name: str) -> bool:
+        noisy, _, clean = found[name].thirds()
+        return noisy < clean
+
+    first = [hold_back_at_noise(name) for name in found if METHODS.get(name).order == "first"]
+    assert len(first) >= 4 and all(first) == (family == "flow") and any(first)
+    for name, pull in found.items():
+        if METHODS.get(name).branching == "per_step":
+            assert pull.thirds()[2] == 0
+    assert hold_back_at_noise("grpo")
+    assert "on flows all" in lab_text.PULLS and "on diffusion models not all" in lab_text.PULLS
+
+
+def test_the_advantages_are_divided_by_beta_as_it_is_said():
+    """Twice β halves what comes of all but the exponential one, which has it inside."""
+    parts = (reference_mixture(), reference_reward(), reference_schedule("flow", choices.STEPS))
+    rewards, noise = torch.tensor([[0.0, 1.0, 3.0]]), torch.eye(3, 2).unsqueeze(0)
+    guidance = {
+        (kind, beta): zeroth_order(Problem(*parts, beta), 12, noise, rewards, kind, 1.0)
+        for kind in choices.ADVANTAGES
+        for beta in (1.0, 2.0)
+    }
+    halved = {
+        kind
+        for kind in choices.ADVANTAGES
+        if torch.allclose(guidance[kind, 2.0] * 2, guidance[kind, 1.0], rtol=1e-4)
+    }
+    assert halved == {"raw", "mean", "group"}
+    assert "The exponential one contains β, the others are divided by it" in lab_text.ADVANTAGE_INFO
+
+
+def test_the_laboratory_and_the_about_page_write_the_loss_with_the_same_letters():
+    for letter in ("W_1", r"\gamma", "G"):
+        assert letter in about_text.LOSS and letter in lab_text.PULLS
+    assert "C_1" not in lab_text.PULLS

@@ -56,13 +56,17 @@ def test_choose_start_watch_compare_download_and_come_back(page, context, server
     words = page.locator("#command textarea").input_value()
     assert words.startswith("python -m trainers train --model tiny-flow --reward colorfulness")
     assert "--set max_updates=6" in words and "--out" in words
+    page.locator("#adapter").click()
+    expect(page.locator("#save")).to_contain_text(f"Save {run_id}-adapter.zip")
     with page.expect_download() as download:
-        page.locator("#adapter").click()
+        page.locator("#save").click()
     download.value.save_as(tmp_path / "adapter.zip")
     with zipfile.ZipFile(tmp_path / "adapter.zip") as archive:
         assert "pytorch_lora_weights.safetensors" in archive.namelist()
+    page.locator("#report").click()
+    expect(page.locator("#save")).to_contain_text(f"Save {run_id}-report.json")
     with page.expect_download() as download:
-        page.locator("#report").click()
+        page.locator("#save").click()
     download.value.save_as(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == run.folder.read_report()
 
