@@ -1,7 +1,7 @@
 """A run as one zip to take away: settings, report, metrics, sample pictures and adapter.
 
 What stays here: logs, checkpoints and the app's own records. Nothing outside the run's folder is read, and
-paths of this machine are left out of the settings.
+paths of this machine are left out of settings and report.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from trainers.errors import FaultError, InputError
+from trainers.rewards.own import own_name, without_places
 
 _FOLDERS = ("samples", "adapter")
 _PACKED = (".png", ".webp", ".jpg", ".safetensors")  # compressing these again only takes time
@@ -38,7 +39,9 @@ def export(run: Run, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(target, "w", strict_timestamps=False) as archive:
-            archive.writestr(f"{run.id}/config.json", _settings(run), zipfile.ZIP_DEFLATED)
+            for name, record in _records(run):
+                text = json.dumps(without_folders(record), indent=2) + "\n"
+                archive.writestr(f"{run.id}/{name}", text, zipfile.ZIP_DEFLATED)
             for path in _files(run):
                 packed = path.suffix.lower() in _PACKED
                 kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
@@ -53,7 +56,7 @@ def export(run: Run, folder: Path) -> Path:
 
 
 def _files(run: Run) -> Iterator[Path]:
-    for path in (run.prompts, run.folder.report, run.folder.metrics):
+    for path in (run.prompts, run.folder.metrics):
         if _own(path):
             yield path
     for name in _FOLDERS:
@@ -68,14 +71,23 @@ def _own(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not path.name.startswith(".")
 
 
-def _settings(run: Run) -> str:
-    return json.dumps(without_folders(run.settings()), indent=2) + "\n"
+def _records(run: Run) -> Iterator[tuple[str, dict]]:
+    """Yield what may hold paths of this machine, which is written anew without them."""
+    yield "config.json", run.settings()
+    if _own(run.folder.report) and (report := run.folder.read_report()) is not None:
+        yield "report.json", report
 
 
 def without_folders(value):
-    """Return a record with every path of this machine cut down to its last part, however deep it lies."""
+    """Return a record with every path of this machine cut down to its last part, however deep it lies: in
+    values, in keys, and in each part of a mixture of rewards.
+    """
     if isinstance(value, dict):
-        return {key: without_folders(part) for key, part in value.items()}
+        return {without_folders(key): without_folders(part) for key, part in value.items()}
     if isinstance(value, list):
         return [without_folders(part) for part in value]
-    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+    if not isinstance(value, str):
+        return value
+    if any(map(own_name, value.split(","))):
+        return without_places(value)
+    return Path(value).name if os.path.isabs(value) or value.startswith("~") else value

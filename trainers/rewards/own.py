@@ -98,6 +98,16 @@ def resolved(mixture: str) -> str:
     return ",".join(parts)
 
 
+def without_places(mixture: str) -> str:
+    """Return a mixture with the files of its own functions named without their folders."""
+    parts = []
+    for part in mixture.split(","):
+        match = own_name(part)
+        file = Path(match["file"]).name if match else ""
+        parts.append(f"{file}{part.strip()[len(match['file']) :]}" if match else part)
+    return ",".join(parts)
+
+
 def own_spec(name: str) -> OwnSpec:
     """Return the row of a function in a file; its problems are told by ``own_problems``."""
     match = _NAME.fullmatch(name)
