@@ -263,7 +263,7 @@ def read_json(path: Path) -> dict | None:
     """Return a JSON object, or None when the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -276,7 +276,7 @@ def read_lines(path: Path) -> list[dict]:
         return []
     records = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict):
                 records.append(record)
