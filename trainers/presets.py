@@ -17,6 +17,7 @@ from trainers.errors import InputError
 from trainers.methods import METHODS, misfit
 from trainers.models import MODELS, ModelSpec
 from trainers.models.configured import model_problems
+from trainers.models.recognise import located
 from trainers.rewards import REWARDS, parse_mixture
 from trainers.rewards.own import resolved
 from trainers.rewards.remote import endpoint_problems
@@ -115,7 +116,7 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
             range and combinations that do not fit.
     """
     values = {"model": model, "estimator": estimator, "reward": reward, **values}
-    values["reward"] = resolved(str(values["reward"]))
+    values |= {"model": located(str(values["model"])), "reward": resolved(str(values["reward"]))}
     found, clean = coerce_all(values)
     model, estimator, reward = (str(values[key]) for key in ("model", "estimator", "reward"))
     found_model = _model_problems(model)
