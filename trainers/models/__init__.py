@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trainers.models.families import ATTENTION_8, FAMILIES
+from trainers.models.folders import looks_like_checkpoint
 from trainers.models.spec import ModelSpec, checkpoint
 from trainers.registry import Registry
 
@@ -38,11 +39,6 @@ class ModelTable(Registry[ModelSpec]):
         from trainers.models.recognise import recognise
 
         return recognise(name)
-
-
-def looks_like_checkpoint(name: object) -> bool:
-    """Whether a name is meant as a folder or a Hub id rather than as an entry of the table."""
-    return isinstance(name, str) and ("/" in name or name in (".", "..") or name.startswith("~"))
 
 
 def _square(side: int, **call: Any) -> Mapping[str, Any]:

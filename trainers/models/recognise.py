@@ -10,9 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainers.errors import InputError
-from trainers.models import looks_like_checkpoint
 from trainers.models.access import fetch_index
-from trainers.models.folders import class_problems, place_of, read_index
+from trainers.models.folders import class_problems, looks_like_checkpoint, place_of, read_index
 from trainers.models.spec import ModelSpec, checkpoint
 
 
