@@ -120,7 +120,7 @@ def test_one_signs_in_where_the_provider_says(space, provider):
     asked = urllib.parse.parse_qs(target.query)
     assert target.path == "/oauth/authorize" and asked["client_id"] == ["the-space"]
     assert asked["scope"] == ["openid profile contribute-repos"]
-    assert asked["redirect_uri"][0].endswith("/login/callback")
+    assert urllib.parse.urlparse(asked["redirect_uri"][0]).path == "/login/callback"
 
 
 def test_a_run_started_by_a_program_ends_with_its_results_among_temporary_files(client, place):
