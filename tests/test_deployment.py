@@ -2,20 +2,25 @@
 
 import dataclasses
 import fnmatch
+import http.server
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from dockerfile_parse import DockerfileParser
 from huggingface_hub import RepoCard
+from huggingface_hub.utils import filter_repo_objects
 
 from rsm_app.jobs.limits import Limits
 from tests.test_readme import README, shell_lines
+from trainers.models import MODELS
 
 # Keys and values of huggingface.co/docs/hub/spaces-config-reference and spaces-oauth.
 KEYS = {
@@ -28,6 +33,14 @@ KEYS = {
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 SCOPES = {"email", "read-repos", "gated-repos", "contribute-repos", "write-repos", "manage-repos", "jobs"}
 LONGEST_DESCRIPTION = 60
+UPLOADED = (
+    "README.md",
+    "assets/tiny-flow/vae/diffusion_pytorch_model.safetensors",
+    ".git/config",
+    ".venv/bin/python",
+    "runs/first/config.json",
+    "trainers/__pycache__/loop.cpython-312.pyc",
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +108,34 @@ def test_a_space_may_choose_a_torch_of_its_hardware(repository):
     assert low <= (2, 11) < high
 
 
+def test_the_models_of_a_space_with_a_gpu_are_those_of_the_table_that_nobody_has_to_ask_for(space):
+    large = [spec.location for spec in MODELS if not spec.embedded and not spec.gated]
+    assert space["models"] == large
+
+
+def test_the_preloading_of_a_large_model_works_when_it_is_uncommented():
+    front = README.split("---\n")[1]
+    assert "preload_from_hub" not in yaml.safe_load(front), "the models for the CPU are in the repository"
+    lines = [re.sub("^# (?!A Space)", "", line) for line in front.splitlines()]
+    (entry,) = yaml.safe_load("\n".join(lines))["preload_from_hub"]
+    repo, files = entry.split(" ")
+    assert repo == MODELS.get("sd15").location
+    names = [name for name in files.split(",") if name == "model_index.json" or name.count("/") == 1]
+    assert names == files.split(",") and "unet/diffusion_pytorch_model.safetensors" in names
+
+
+def test_the_readme_s_upload_goes_to_a_space_and_takes_the_repository_s_own_files():
+    (line,) = [line for line in shell_lines() if line.startswith("hf ")]
+    words = shlex.split(line)
+    assert words[:4] == ["hf", "upload", "your-name/your-space", "."] and "space" in words
+    excluded = [words[number + 1] for number, word in enumerate(words) if word == "--exclude"]
+    kept = set(filter_repo_objects(UPLOADED, ignore_patterns=excluded))
+    assert kept == {"README.md", "assets/tiny-flow/vae/diffusion_pytorch_model.safetensors"}
+    help_of = [str(Path(sys.executable).parent / "hf"), "upload", "--help"]
+    told = subprocess.run(help_of, capture_output=True, text=True).stdout
+    assert all(option in told for option in words if option.startswith("--"))
+
+
 # -- Docker ------------------------------------------------------------------------------------------
 
 
@@ -135,6 +176,27 @@ def test_the_health_check_is_a_program_that_fails_while_nothing_answers(final):
     asked = [sys.executable, *words[1:]]
     done = subprocess.run(asked, env={"GRADIO_SERVER_PORT": "1"}, capture_output=True, text=True)
     assert done.returncode != 0 and "refused" in done.stderr
+
+
+def test_the_health_check_asks_where_the_app_listens(final):
+    """PORT goes before GRADIO_SERVER_PORT in app.py."""
+    words = json.loads(values(final, "HEALTHCHECK")[0].partition("CMD")[2])
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802 (the library's name)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_address[1])
+        for ports in ({"PORT": port, "GRADIO_SERVER_PORT": "1"}, {"PORT": "", "GRADIO_SERVER_PORT": port}):
+            done = subprocess.run([sys.executable, *words[1:]], env=ports, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        server.shutdown()
 
 
 def test_the_image_has_what_the_lock_pins_and_nothing_else(steps, final, repository):

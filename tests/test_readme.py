@@ -43,7 +43,7 @@ def test_every_make_command_is_a_target(repository):
 
 
 def test_every_other_command_is_one_of_the_engine():
-    known = ("make ", *MODULES, "docker ")  # those of docker: tests/test_deployment.py
+    known = ("make ", *MODULES, "docker ", "hf ")  # those of docker and hf: tests/test_deployment.py
     assert all(line.startswith(known) for line in shell_lines())
     assert ENGINE
 

@@ -21,6 +21,7 @@ from trainers.paths import path_of
 
 NETWORKS = ("transformer", "unet")
 WEIGHTS = "pytorch_lora_weights.safetensors"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_HEADER_BYTES = 32 * 2**20
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _TENSOR = re.compile(r"(?P<network>[a-z_0-9]+)\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
@@ -50,7 +51,7 @@ class Header:
         try:
             record = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
             values = {float(value) for key, value in record.items() if key.endswith(".lora_alpha")}
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
         return values.pop() if len(values) == 1 else None
 
@@ -185,6 +186,8 @@ def _checked_tensor(entry: dict, room: int) -> int:
         if not isinstance(side, int) or isinstance(side, bool) or side < 1:
             raise ValueError
         count *= side
+        if count > room:  # before it becomes a number of a million digits
+            raise ValueError
     if not 0 <= begin <= end <= room or end - begin != count * _SIZES[entry["dtype"]]:
         raise ValueError
     return end

@@ -285,12 +285,19 @@ def _evaluate(options) -> int:
     return 0
 
 
-def command_for(config: RunConfig, out: str) -> str:
-    """Return the shell command that repeats a run."""
+def command_for(config: RunConfig, out: str, changed: Mapping[str, object] | None = None) -> str:
+    """Return the shell command that repeats a run.
+
+    Args:
+        config: The run's settings.
+        out: The folder that the command makes.
+        changed: The settings to name beside model, reward and method; when None those that differ from the
+            tuned defaults.
+    """
     words = ["python", "-m", "trainers", "train"]
     for name in ("model", "reward", "estimator"):
         words += [f"--{name}", getattr(config, name)]
-    changed = changed_settings(config)
+    changed = changed_settings(config) if changed is None else dict(changed)
     for name in MAIN_OPTIONS:
         if name in changed:
             words += [f"--{name.replace('_', '-')}", _text(changed.pop(name))]

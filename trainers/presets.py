@@ -15,10 +15,9 @@ from trainers.config import RunConfig
 from trainers.custom import method_of, setting_problems
 from trainers.errors import InputError
 from trainers.methods import METHODS, misfit
-from trainers.models import MODELS, ModelSpec, looks_like_checkpoint
+from trainers.models import MODELS, ModelSpec
 from trainers.models.configured import model_problems
-from trainers.models.folders import place_of
-from trainers.paths import absolute
+from trainers.models.recognise import located
 from trainers.prompts import absolute_prompts
 from trainers.rewards import REWARDS, parse_mixture
 from trainers.rewards.own import resolved
@@ -148,17 +147,12 @@ def _from_the_root(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]
     return found, meant
 
 
-def _absolute_model(name: str) -> str:
-    known = name in MODELS or not looks_like_checkpoint(name) or place_of(name) is None
-    return name if known else absolute(name)
-
-
 _PLACES: Mapping[str, Callable[[str], str]] = {
     "reward": resolved,
     "others": resolved,
     "prompts": absolute_prompts,
     "heldout_prompts": absolute_prompts,
-    "model": _absolute_model,
+    "model": located,
 }
 
 

@@ -87,7 +87,7 @@ def _records(text: str, path: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             record = record | {"prompt": " ".join(record["prompt"].split())}
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise InputError(
                 f'Line {number} of {path} is not a JSON object with a text "prompt", such as '
                 '{"prompt": "a photo of two dogs"}.'

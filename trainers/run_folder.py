@@ -317,7 +317,7 @@ def read_lines(path: Path) -> list[dict]:
         return []
     records = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict):
                 records.append(record)

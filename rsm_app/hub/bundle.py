@@ -17,20 +17,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rsm_app.hub import drawings
-from rsm_app.hub.bases import Base, describe
-from rsm_app.hub.card import Facts, Pair, reward_title, write_card
-from rsm_app.jobs.exporting import without_folders
-from rsm_app.jobs.store import ORIGIN
-from trainers.adapter_file import WEIGHTS, read_header
+from rsm_app.hub.bases import Base, asked, describe
+from rsm_app.hub.card import PICTURE, Facts, Pair, reward_title, write_card
+from rsm_app.hub.records import PROMPT_NAMES, cleaned_report, recipe
+from rsm_app.hub.sign_in import Token
+from trainers.adapter_file import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS, read_header
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import InputError
-from trainers.prompts import builtin_sets
-from trainers.run_folder import RunFolder, read_json
+from trainers.run_folder import RunFolder
 
 SHOWN_PAIRS = 12
-PROMPT_FILES = {"prompts": "prompts.txt", "heldout_prompts": "heldout_prompts.txt"}
-PAIRS_FILE = "images/pairs.jsonl"
+GRID, CURVE, PAIRS_FILE = "images/grid.png", "images/reward.png", "images/pairs.jsonl"
 _SIDES = ("before", "after")
 
 
@@ -93,48 +91,55 @@ class Bundle:
         return next((file for file in self.files if file.path == path), None)
 
 
-def bundle(run: Path, repo: str, base: Base | None = None) -> Bundle:
+def bundle(run: Path, repo: str, token: Token | None = None, endpoint: str | None = None) -> Bundle:
     """Gather what a push of a run sends.
 
     Args:
         run: The run folder; it is only read.
         repo: The repository's full name, which the card's usage snippet repeats.
-        base: What the card says of the base model; looked up on this machine when None.
+        token: With which the Hub is asked for a base model's licence, if need be; None asks nothing.
+        endpoint: The Hub's address; the library's own when None.
 
     Raises:
         InputError: The run is at work, has no adapter, or was not compared with the base model.
     """
     folder = RunFolder(run)
     config, report = _finished(folder)
-    settings, prompt_files = _published_settings(folder, config)
+    base = describe(config.model)
+    base = asked(base, token, endpoint) if token else base
+    made, report = recipe(folder, config, base), cleaned_report(report, base)
     pairs = _chosen_pairs(folder)
     pictures = [picture for pair in pairs for picture in pair.files]
-    metrics, title = folder.read_metrics(), reward_title(config.reward)
-    drawn = [_of_bytes("images/grid.png", drawings.grid([pair.sources for pair in pairs]))]
+    metrics, title = folder.read_metrics(), reward_title(made.config.reward)
+    drawn = [_of_bytes(GRID, drawings.grid([pair.sources for pair in pairs]))]
     if metrics:
-        drawn.append(_of_bytes("images/reward.png", drawings.curve(metrics, folder.read_probes(), title)))
+        drawn.append(_of_bytes(CURVE, drawings.curve(metrics, folder.read_probes(), title)))
     facts = Facts(
         repo=repo,
-        config=from_mapping(settings),
+        made=made,
         report=report,
-        base=base or describe(config.model),
+        base=base,
         pairs=pairs,
         has_curve=bool(metrics),
-        origin=_origin(folder, config),
     )
     card = write_card(facts)
     files = [
         _of_bytes("README.md", card.encode()),
-        _of_path(WEIGHTS, folder.adapter / WEIGHTS),
-        _json("config.json", settings),
-        _json("report.json", without_folders(report)),
+        *(_of_path(name, folder.adapter / name) for name in _adapter_files(folder, base)),
+        _json("config.json", made.settings),
+        _json("report.json", report),
         _lines("metrics.jsonl", metrics),
-        *(_of_path(PROMPT_FILES[name], path) for name, path in prompt_files.items()),
+        *(_of_path(name, path) for name, path in made.prompt_files.items()),
         *drawn,
         _lines(PAIRS_FILE, [pair.record() for pair in pairs]),
         *(_of_path(name, path) for name, path in pictures),
     ]
-    return Bundle(repo, tuple(files), card, settings)
+    return Bundle(repo, tuple(files), card, made.settings)
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path in a repository is one of those that only a push writes, and may remove again."""
+    return path in (GRID, CURVE, PAIRS_FILE, *PROMPT_NAMES) or bool(PICTURE.fullmatch(path))
 
 
 def _finished(folder: RunFolder) -> tuple[RunConfig, dict]:
@@ -163,24 +168,14 @@ def _finished(folder: RunFolder) -> tuple[RunConfig, dict]:
     return config, report
 
 
-def _origin(folder: RunFolder, config: RunConfig) -> str:
-    """Say what training began from when it was not the base model; else empty."""
-    imported = read_json(folder.path / ORIGIN) or {}
-    if isinstance(imported.get("repo"), str):
-        since = "and trained on since" if any(folder.checkpoints.glob("*.safetensors")) else "unchanged"
-        return f"The LoRA of `{imported['repo']}` (revision {str(imported.get('commit'))[:8]}), {since}."
-    return "Training began from another LoRA, which is not part of this." if config.start_adapter else ""
-
-
-def _published_settings(folder: RunFolder, config: RunConfig) -> tuple[dict, dict[str, Path]]:
-    """Return the settings without paths, and the run's own prompt files by setting."""
-    settings = without_folders(folder.read_config())
-    own = {}
-    for name, target in PROMPT_FILES.items():
-        path = Path(getattr(config, name))
-        if getattr(config, name) not in builtin_sets() and path.is_file():
-            own[name], settings[name] = path, target
-    return settings, own
+def _adapter_files(folder: RunFolder, base: Base) -> tuple[str, ...]:
+    names = (WEIGHTS, PEFT_WEIGHTS, PEFT_CONFIG) if base.peft else (WEIGHTS,)
+    if not all((folder.adapter / name).is_file() for name in names):
+        raise InputError(
+            "This run's adapter lacks the files that PEFT reads, without which nobody could load it. Train "
+            "it further, then publish it."
+        )
+    return names
 
 
 def _chosen_pairs(folder: RunFolder) -> tuple[Pair, ...]:

@@ -8,6 +8,8 @@ what changed; then how it was trained, its limits, and how to make it again.
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,12 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from rsm_app.hub.bases import Base, project_address
 from rsm_app.hub.card_words import bracketed, limits, measures, plain, reward_title, summary
+from rsm_app.hub.records import Recipe
 from trainers.cli import command_for
-from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.method_docs import settings as method_settings
-from trainers.presets import changed_settings
 
-__all__ = ["Facts", "Pair", "card_data", "reward_title", "write_card"]
+__all__ = ["PICTURE", "Facts", "Pair", "card_data", "reward_title", "write_card"]
 
 TAGS = (
     "text-to-image",
@@ -33,6 +34,7 @@ TAGS = (
     "template:diffusion-lora",
 )
 TAGS += ("reward-score-matching", "rsm-studio")
+PICTURE = re.compile(r"images/\d{2,4}-(before|after)\.png")
 _TASK = "text-to-image"
 _LOSS = "L = W1·‖ o_θ − (o_anchor + γ·G) ‖² + W2·‖ o_θ − o_old ‖² + β·λ·‖ o_θ − o_ref ‖²"
 _BASICS = (
@@ -92,34 +94,33 @@ class Facts:
 
     Attributes:
         repo: The repository's full name.
-        config: The settings as published, without paths.
-        report: The run's ``report.json``.
+        made: The settings, as published.
+        report: The report, likewise.
         base: The base model.
         pairs: The pairs shown.
         has_curve: Whether there is a picture of the reward's curve.
-        origin: What training began from when it was not the base model, a sentence; else empty.
     """
 
     repo: str
-    config: RunConfig
+    made: Recipe
     report: Mapping
     base: Base
     pairs: tuple[Pair, ...]
     has_curve: bool
-    origin: str
 
 
 def write_card(facts: Facts) -> str:
     """Return the whole README, front matter included."""
     sections = [
         f"# {facts.repo.rpartition('/')[2]}",
-        summary(facts.report, facts.base.title, facts.config),
+        summary(facts.report, facts.base.title, facts.made.config),
         "<Gallery />",
         _pairs(facts),
         _usage(facts),
         _results(facts),
         _training(facts),
-        "## Limits\n\n" + "\n".join(f"- {text}" for text in limits(facts.report, facts.base, facts.config)),
+        "## Limits\n\n"
+        + "\n".join(f"- {text}" for text in limits(facts.report, facts.base, facts.made.config)),
         _again(facts),
         _licence(facts.base),
     ]
@@ -132,8 +133,6 @@ def card_data(facts: Facts) -> ModelCardData:
     linked = {"base_model": base.hub_id, "base_model_relation": "adapter"} if base.hub_id else {}
     named = {"license_name": base.license_name, "license_link": base.license_link}
     named = {key: value for key, value in named.items() if value}
-    if facts.pairs:
-        linked["instance_prompt"] = facts.pairs[0].prompt
     return ModelCardData(
         license=base.license,
         library_name="diffusers",
@@ -149,7 +148,7 @@ def card_data(facts: Facts) -> ModelCardData:
 
 def _evaluations(facts: Facts) -> list[EvalResult]:
     """Return before and after of every reward, as entries of the model index."""
-    prompts = facts.config.heldout_prompts
+    prompts = facts.made.config.heldout_prompts
     shown = facts.report.get("paired", {}).get("n", 0)
     return [
         EvalResult(
@@ -179,24 +178,45 @@ def _usage(facts: Facts) -> str:
     base, pair = facts.base, facts.pairs[0]
     call = dict(facts.report.get("sampling") or {})
     arguments = "".join(f", {name}={value!r}" for name, value in call.items())
-    load = "".join(f", {name}={value!r}" for name, value in base.load.items())
-    place = base.hub_id or (f"assets/{base.name}" if base.embedded else base.name)
-    code = (
-        "import torch\nfrom diffusers import DiffusionPipeline\n\n"
-        f"pipe = DiffusionPipeline.from_pretrained({json.dumps(place)}{load})\n"
-        f"pipe.load_lora_weights({json.dumps(facts.repo)})\n\n"
-        f'generator = torch.Generator("cpu").manual_seed({pair.seed})\n'
-        f"image = pipe({pair.prompt!r}, generator=generator{arguments}).images[0]\n"
-        'image.save("after.png")'
+    lines = (
+        "import torch",
+        "from diffusers import DiffusionPipeline",
+        *(["from peft import PeftModel"] if base.peft else []),
+        "",
+        *_loading(facts),
+        "",
+        f'generator = torch.Generator("cpu").manual_seed({pair.seed})',
+        f"image = pipe({pair.prompt!r}, generator=generator{arguments}).images[0]",
+        'image.save("after.png")',
     )
+    code = "\n".join(lines)
+    exact = "" if base.embedded else ", up to what a device or a precision other than the run's changes"
     got = "" if base.hub_id else f"\n\n{_how_to_get(base)}"
-    return f"## Use it\n\n```python\n{code}\n```\n\nThis draws the first pair's right picture.{got}"
+    return f"## Use it\n\n```python\n{code}\n```\n\nThis draws the first pair's right picture{exact}.{got}"
+
+
+def _loading(facts: Facts) -> tuple[str, str]:
+    """Return the two lines that load base model and LoRA, as the run's own comparison loads them."""
+    base, repo = facts.base, json.dumps(facts.repo)
+    on_gpu = not base.embedded and facts.made.config.device != "cpu"
+    place = base.hub_id or (f"assets/{base.name}" if base.embedded else base.name)
+    given = [json.dumps(place), *(f"{name}={value!r}" for name, value in base.load.items())]
+    given += ["dtype=torch.bfloat16"] if on_gpu else []
+    moved = '.to("cuda")' if on_gpu else ""
+    adapted = f"PeftModel.from_pretrained(pipe.transformer, {repo}).get_base_model()"
+    return (
+        f"pipe = DiffusionPipeline.from_pretrained({', '.join(given)}){moved}",
+        f"pipe.transformer = {adapted}" if base.peft else f"pipe.load_lora_weights({repo})",
+    )
 
 
 def _how_to_get(base: Base) -> str:
     address, folder = project_address(), f"assets/{base.name}"
     if not base.embedded:
-        return f"The base model is a folder called {plain(base.name)}, which only its owner can pass on."
+        return (
+            f"The base model is no repository on the Hub but a local folder called {plain(base.name)}, which "
+            "only its owner can pass on."
+        )
     if address:
         space = address.partition("/spaces/")[2]
         return (
@@ -229,16 +249,15 @@ def _results(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> str:
-    config, report = facts.config, facts.report
+    config, report = facts.made.config, facts.report
     method = method_of(config)
     rows = method_settings(method)
     rows.pop("own settings", None)
-    changed = changed_settings(config)
-    names = dict.fromkeys((*_BASICS, *changed))
+    names = dict.fromkeys((*_BASICS, *facts.made.changed))
     shown = {f"`{name}`": _value(getattr(config, name)) for name in names if name not in ("prompts", "row")}
     table = "\n".join(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows.items())
     more = "\n".join(f"| {name} | {plain(value)} |" for name, value in shown.items())
-    start = f" {facts.origin}" if facts.origin else ""
+    start = f" {facts.made.origin}" if facts.made.origin else ""
     return (
         f"## How it was trained\n\nMethod: **{method.title}** (`{method.name}`). {method.idea}{start}\n\n"
         f"One loss, of which every method is a row (reward score matching, arXiv 2604.17415):\n\n"
@@ -251,9 +270,15 @@ def _training(facts: Facts) -> str:
 
 
 def _again(facts: Facts) -> str:
+    made = facts.made
+    command = command_for(made.config, "runs/again", made.changed)
+    if made.source:
+        fetch = f"python -m rsm_app.hub fetch {shlex.quote(made.source)} --out runs/start"
+        command = f"{fetch}\n{command} --from-adapter runs/start"
+    missing = "".join(f"\n\n{plain(text)}" for text in made.missing)
     return (
         "## Make it again\n\nIn a checkout of RSM Studio, beside the files of this repository:\n\n"
-        f"```sh\n{command_for(facts.config, 'runs/again')}\n```\n\n"
+        f"```sh\n{command}\n```{missing}\n\n"
         "The budget is in seconds, so another machine does another number of updates; `max_updates` fixes "
         "it. `config.json`, `report.json` and `metrics.jsonl` are the run's own records."
     )
@@ -262,7 +287,13 @@ def _again(facts: Facts) -> str:
 def _licence(base: Base) -> str:
     name = base.license_name if base.license == "other" else base.license
     link = f" ([text]({base.license_link}))" if base.license_link else ""
-    return f"## Licence\n\nThat of the base model, {plain(base.title)}: {plain(name)}{link}."
+    if base.licence_known:
+        return f"## Licence\n\nThat of the base model, {plain(base.title)}: {plain(name)}{link}."
+    where = f"stands on [its page]({base.license_link})" if base.license_link else "is with its owner"
+    return (
+        f"## Licence\n\nThat of the base model, {plain(base.title)}, which could not be read when this card "
+        f"was written: it {where}."
+    )
 
 
 def _value(value: object) -> str:

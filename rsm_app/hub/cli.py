@@ -10,9 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rsm_app.hub.names import checked_name, suggestions
 from trainers.errors import InputError, StudioError
+
+if TYPE_CHECKING:
+    from rsm_app.hub.bundle import Bundle
+    from rsm_app.hub.push_status import PushStatus
+    from rsm_app.hub.sign_in import Token
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,28 +53,50 @@ def _parser() -> argparse.ArgumentParser:
 
 def _push(options) -> None:
     from rsm_app.hub.bundle import bundle
+    from rsm_app.hub.sign_in import find_token, local_token
     from trainers.run_folder import RunFolder
 
     if not options.repo:
         ideas = ", ".join(suggestions(RunFolder(options.run).read_config())[:2])
         raise InputError(f"'--repo' is missing: name the repository as owner/name, for example {ideas}.")
-    repo = checked_name(options.repo)
+    token = local_token()
+    gathered = bundle(options.run, checked_name(options.repo), token)
     if options.dry_run:
-        gathered = bundle(options.run, repo)
         print(gathered.card)
         for file in gathered.files:
             print(f"{file.size:>10,}  {file.path}")
         print(f"{gathered.size:>10,}  bytes in {len(gathered.files)} files; nothing was sent.")
+        if token is None:
+            print("Nobody is signed in to the Hub, so what is there already was not looked at.")
+        else:
+            _look(gathered, token, options.private)
         return
-    _really_push(options.run, repo, options.private)
+    token = find_token()
+    _really_push(options.run, token, _look(gathered, token, options.private))
 
 
-def _really_push(run: Path, repo: str, private: bool) -> None:
+def _look(gathered: Bundle, token: Token, private: bool) -> PushStatus:
+    """Print what a push would change, and return it as a push that was asked for."""
+    from rsm_app.hub.push_status import PushStatus
+    from rsm_app.hub.target import changes, look, stamp
+
+    target = look(gathered.repo, token)
+    told = changes(target, gathered)
+    hidden = target.private if target.exists else private
+    print(
+        f"{gathered.repo} {'exists and stays' if target.exists else 'is made,'} "
+        f"{'private' if hidden else 'public, for everybody to see'}."
+    )
+    for kind in ("added", "changed", "removed", "unchanged"):
+        for path in getattr(told, kind):
+            print(f"{kind:>10}  {path}")
+    return PushStatus(repo=gathered.repo, private=private, approved=stamp(target, gathered))
+
+
+def _really_push(run: Path, token: Token, asked: PushStatus) -> None:
     from huggingface_hub.utils import disable_progress_bars
 
     from rsm_app.hub.push import Push
-    from rsm_app.hub.push_status import PushStatus
-    from rsm_app.hub.sign_in import find_token
 
     disable_progress_bars()  # the push says itself where it is
     said = ""
@@ -79,7 +107,7 @@ def _really_push(run: Path, repo: str, private: bool) -> None:
             said = status.message
             print(said, file=sys.stderr)
 
-    status = Push(run, repo, find_token(), private, listener=tell).run()
+    status = Push(run, asked.repo, token, asked.private, asked.approved, listener=tell).run()
     print(f"{status.url}\n{status.commit_url}")
 
 

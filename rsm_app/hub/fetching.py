@@ -24,9 +24,10 @@ from huggingface_hub import HfApi, get_session, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from rsm_app.hub import published
-from rsm_app.hub.bundle import PAIRS_FILE, PROMPT_FILES
+from rsm_app.hub.bundle import PAIRS_FILE
 from rsm_app.hub.names import parse_source
 from rsm_app.hub.problems import HubProblem, told
+from rsm_app.hub.records import PROMPT_FILES, PROMPT_NAMES
 from rsm_app.hub.sign_in import Token
 from rsm_app.hub.wire import conversation
 from rsm_app.jobs.cleaning import ARRIVAL, MB, low_disk, sweep_arrivals
@@ -49,7 +50,7 @@ from trainers.run_folder import (
 from trainers.run_lock import try_lock, unlock
 
 NEEDED = {WEIGHTS: math.inf, "config.json": 2**20, "report.json": 2**20, PAIRS_FILE: 2**20}
-USEFUL = {"metrics.jsonl": 64 * 2**20, **dict.fromkeys(PROMPT_FILES.values(), 16 * 2**20)}
+USEFUL = {"metrics.jsonl": 64 * 2**20, **dict.fromkeys(PROMPT_NAMES, 16 * 2**20)}
 MAX_PICTURE_BYTES = 16 * 2**20
 MAX_PAIRS = 64
 _PICTURES = f"{PAIRS_FILE.partition('/')[0]}/"
@@ -250,12 +251,12 @@ def _own_settings(files: Path, folder: RunFolder, config: RunConfig, final: Path
     """
     usual = preset(config.model, config.estimator, config.reward)
     changed = {"start_adapter": "", "device": "auto", "threads": 0, **dict.fromkeys(ENDPOINTS, "")}
-    for setting, name in PROMPT_FILES.items():
+    for setting, names in PROMPT_FILES.items():
         asked = getattr(config, setting)
-        if asked == name and (files / name).is_file():
-            load_prompts(str(files / name))
-            atomic_write(folder.path / name, (files / name).read_bytes())
-            changed[setting] = str(final.resolve() / name)
+        if asked in names and (files / asked).is_file():
+            load_prompts(str(files / asked))
+            atomic_write(folder.path / asked, (files / asked).read_bytes())
+            changed[setting] = str(final.resolve() / asked)
         elif asked not in builtin_sets():
             changed[setting] = usual[setting]
     return dataclasses.replace(config, **changed)

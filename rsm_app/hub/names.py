@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from urllib.parse import urlparse
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from trainers.errors import InputError
+from trainers.rewards.own import own_name
 
 MAX_CHARACTERS = 96
+_WANTED, _ROOM = 4, 80  # suggestions; characters of a name that a number is put behind
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]+")
 _REPEATED = re.compile(r"-{2,}|\.{2,}")
 _REVISION_WORDS = ("tree", "blob", "resolve", "commit")
@@ -79,14 +82,21 @@ def suggestions(settings: Mapping[str, object], owner: str = "", taken: Collecti
         taken: Full names that exist already.
     """
     model = str(settings.get("model") or "model").rpartition("/")[2]
-    rewards = [part.partition(":")[0].strip() for part in str(settings.get("reward") or "").split(",")]
+    rewards = [_reward(part) for part in str(settings.get("reward") or "").split(",")]
     reward = "-".join(filter(None, rewards)) or "reward"
     method = str(settings.get("estimator") or "rsm")
     stems = [f"{model}-{reward}-lora", f"{model}-{reward}-{method}", f"{model}-{reward}-{method}-lora"]
     stems.append(f"{stems[0]}-seed{settings.get('seed', 0)}")
-    stems += [f"{stems[0]}-{number}" for number in range(2, 10)]
+    short = _clean(stems[0])[:_ROOM]
+    stems += [f"{short}-{number}" for number in range(2, _WANTED + 2 + len(taken))]
     names = [f"{_clean(owner) or 'your-name'}/{_clean(stem) or 'lora'}" for stem in stems]
-    return [name for name in dict.fromkeys(names) if name not in set(taken)][:4]
+    return [name for name in dict.fromkeys(names) if name not in set(taken)][:_WANTED]
+
+
+def _reward(part: str) -> str:
+    """Return what to call one part of a mixture; a function in a file by both, but not by its folders."""
+    own = own_name(part)
+    return f"{Path(own['file']).stem}-{own['function']}" if own else part.partition(":")[0].strip()
 
 
 def _clean(text: str) -> str:

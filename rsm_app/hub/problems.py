@@ -61,7 +61,11 @@ WORDS = {
     ),
     "conflict": _Words(
         "The repository changed while this push was at work, so nothing was overwritten.",
-        "Look at what changed and push again.",
+        "Check the repository again: what would change there now is shown before anything is sent.",
+    ),
+    "moved": _Words(
+        "The repository or the run has changed since it was checked, so nothing was sent.",
+        "Check the repository again: what would change there now is shown before anything is sent.",
     ),
     "busy": _Words(
         "The Hub asks to slow down.", "Wait as long as it asks and try again. " + _KEPT, transient=True

@@ -8,13 +8,13 @@ pairs are copied field by field. A record that fails is refused with one sentenc
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from rsm_app.hub.card import PICTURE
 from trainers.adapter_file import WEIGHTS, base_misfits, read_header
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
@@ -26,7 +26,9 @@ from trainers.run_folder import read_lines
 
 MAX_DEPTH = 6
 MAX_PIXELS = 4096 * 4096
-_PICTURE = re.compile(r"images/\d{2,4}-(before|after)\.png")
+LARGEST = 2**63 - 1
+_COUNTS = ("updates", "images_sampled", "network_evaluations")
+_AMOUNTS = ("wall_seconds", "train_seconds", "drift")
 _METRIC = re.compile(r"[a-z_]{1,40}")
 
 
@@ -92,6 +94,8 @@ def checked_report(path: Path, config: RunConfig) -> dict:
     whole = isinstance(paired, dict) and _numbers(paired, ("n", "mean_gain", "stderr", "z", "win_rate"))
     if not same or not whole or not all(isinstance(side, dict) and _sound_side(side) for side in sides):
         raise InputError("report.json of this repository is not the report of this LoRA's run.")
+    if not _sound_rest(report):
+        raise InputError("report.json of this repository has something else where numbers belong.")
     return report
 
 
@@ -123,7 +127,7 @@ def checked_pairs(path: Path) -> list[dict]:
     found = []
     for line in read_lines(path):
         pictures = [line.get(side) for side in ("before", "after")]
-        named = all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in pictures)
+        named = all(isinstance(name, str) and PICTURE.fullmatch(name) for name in pictures)
         prompt, seed = line.get("prompt"), line.get("seed")
         rewards = _numbers(line, ("reward_before", "reward_after"))
         if named and rewards and isinstance(prompt, str) and len(prompt) <= 1000 and _whole(seed):
@@ -153,16 +157,28 @@ def _sound_side(side: Mapping) -> bool:
     return means and _finite(side.get("diversity"))
 
 
+def _sound_rest(report: Mapping) -> bool:
+    """Whether counts, times and the call's arguments are what the pages and the card take them for."""
+    call = report.get("sampling", {})
+    named = isinstance(call, dict) and all(
+        name.isidentifier() and not isinstance(value, dict | list) for name, value in call.items()
+    )
+    counts = all(_whole(report.get(name, 0)) for name in _COUNTS)
+    amounts = [report.get(name, 0) for name in _AMOUNTS]
+    return named and counts and all(_finite(amount) and amount >= 0 for amount in amounts)
+
+
 def _numbers(record: Mapping, names: Iterable[str]) -> bool:
     return all(_finite(record.get(name)) for name in names)
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST <= value <= LARGEST  # no NaN, no infinity, no integer that no float holds
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return isinstance(value, int) and _finite(value) and value >= 0
 
 
 def _plain(value: object, depth: int = 0) -> bool:

@@ -33,7 +33,7 @@ from rsm_app.hub.push_status import (
 )
 from rsm_app.hub.sending import Freight
 from rsm_app.hub.sign_in import Token
-from rsm_app.hub.target import Target, changes, look
+from rsm_app.hub.target import Target, changes, look, stamp
 from rsm_app.hub.wire import Conversation, conversation
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.processes import process_identity
@@ -57,6 +57,7 @@ class Push:
         repo: str,
         token: Token,
         private: bool = False,
+        approved: str = "",
         endpoint: str | None = None,
         listener: Listener | None = None,
     ):
@@ -67,6 +68,8 @@ class Push:
             repo: The repository's full name.
             token: A token that may write; it stays in this object's memory.
             private: Whether a repository that is made now is private.
+            approved: The stamp of what was looked at, see ``target.stamp``: anything else is refused. Empty
+                pushes whatever is there.
             endpoint: The Hub's address; the library's own when None.
             listener: Hears every state that is written.
 
@@ -84,6 +87,7 @@ class Push:
             state="running",
             repo=checked_name(repo),
             private=private,
+            approved=approved,
             message="Gathering the files.",
             started=time.time(),
             pid=process.pid,
@@ -153,10 +157,10 @@ class Push:
         return self.status
 
     def _work(self) -> None:
-        gathered = bundle(self._run, self.status.repo)
+        gathered = bundle(self._run, self.status.repo, self._token, self._api.endpoint)
         self._update(bytes_total=gathered.size, files_total=len(gathered.files))
         with conversation(lambda: cancel_requested(self._run)) as talk:
-            target = self._repository(talk)
+            target = self._repository(talk, gathered)
             freight = Freight(gathered, talk, self._sent)
             try:
                 commit = self._deliver(talk, freight, gathered, target)
@@ -172,17 +176,26 @@ class Push:
             finished=time.time(),
         )
 
-    def _repository(self, talk: Conversation) -> Target:
-        """Make the repository unless it is there, and return what it holds."""
+    def _repository(self, talk: Conversation, gathered: Bundle) -> Target:
+        """Make the repository unless it is there, and return what it holds.
+
+        Raises:
+            HubProblem: It may not be written, or a push would do something else than what was approved.
+        """
         repo = self.status.repo
         self._update(phase="create", message="Looking at the repository.")
         target = self._patiently(talk, lambda: look(repo, self._token, self._api.endpoint))
+        approved = self.status.approved
+        if approved and stamp(target, gathered) != approved and not changes(target, gathered).nothing_new:
+            raise HubProblem("moved")
         if not target.exists:
             self._update(message="Making the repository.")
             self._patiently(
                 talk, lambda: self._api.create_repo(repo, private=self.status.private, exist_ok=True)
             )
             target = self._patiently(talk, lambda: look(repo, self._token, self._api.endpoint))
+            if approved:  # a new try begins with the repository that this one made
+                self._update(approved=stamp(target, gathered))
         elif not target.may_write:
             raise HubProblem("forbidden")
         self._update(url=f"{self._api.endpoint}/{repo}")

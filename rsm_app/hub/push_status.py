@@ -34,6 +34,7 @@ class PushStatus:
         phase: One of ``PHASES``.
         repo: The repository's full name.
         private: Whether it was asked to be private; an existing one keeps its visibility.
+        approved: The stamp of what somebody saw and wanted, see ``target.stamp``; empty when nobody looked.
         message: One sentence about the present activity or the result.
         kind: What went wrong, a key of ``problems.WORDS``, else empty.
         error: The cause of a failure, one sentence, else empty.
@@ -56,6 +57,7 @@ class PushStatus:
     phase: str = "prepare"
     repo: str = ""
     private: bool = False
+    approved: str = ""
     message: str = ""
     kind: str = ""
     error: str = ""
@@ -87,6 +89,11 @@ class PushStatus:
     def can_retry(self) -> bool:
         """Whether pushing to the same repository once more makes sense."""
         return self.state in ("failed", "cancelled", "interrupted")
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what was approved is not what a push would do now, so that it has to be looked at again."""
+        return self.kind in ("conflict", "moved")
 
 
 def read_push(run: Path) -> PushStatus:

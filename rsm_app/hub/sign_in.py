@@ -12,8 +12,10 @@ import huggingface_hub
 from huggingface_hub import HfApi
 
 from rsm_app.hub.problems import NO_TOKEN, told
+from rsm_app.hub.wire import conversation
 from trainers.errors import InputError
 
+MOST_REPOSITORIES = 1000
 SOURCES = ("pasted", "signed in", "this machine")
 
 
@@ -109,7 +111,7 @@ def account(token: Token, endpoint: str | None = None) -> Account:
     Raises:
         HubProblem: The Hub refuses the token or cannot be reached; see ``problems``.
     """
-    with told():
+    with conversation(), told():
         record = HfApi(endpoint=endpoint, token=token.reveal()).whoami()
     name = str(record.get("name") or "")
     details = (record.get("auth") or {}).get("accessToken") or {}
@@ -117,3 +119,14 @@ def account(token: Token, endpoint: str | None = None) -> Account:
     may_write = None if role in (None, "fineGrained") else role == "write"
     groups = [str(org.get("name")) for org in record.get("orgs") or () if org.get("name")]
     return Account(name, (name, *groups), may_write)
+
+
+def repositories(token: Token, owner: str, endpoint: str | None = None) -> tuple[str, ...]:
+    """Ask the Hub for the full names of an account's model repositories that the token may see.
+
+    Raises:
+        HubProblem: The Hub refuses the token or cannot be reached.
+    """
+    api = HfApi(endpoint=endpoint, token=token.reveal())
+    with conversation(), told():
+        return tuple(model.id for model in api.list_models(author=owner, limit=MOST_REPOSITORIES))

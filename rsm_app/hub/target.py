@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from huggingface_hub import HfApi
 
-from rsm_app.hub.bundle import PROMPT_FILES, Bundle, BundleFile
+from rsm_app.hub.bundle import Bundle, BundleFile, is_ours
 from rsm_app.hub.names import checked_name
 from rsm_app.hub.problems import HubProblem, told
 from rsm_app.hub.sign_in import Token, account
 from rsm_app.hub.wire import conversation
-
-_OWN_FOLDER = "images/"
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,16 @@ def changes(target: Target, bundle: Bundle) -> Changes:
         kind = "added" if there is None else "unchanged" if _same(there, file) else "changed"
         sorted_[kind].append(file.path)
     mine = {file.path for file in bundle.files}
-    managed = [p for p in target.files if p.startswith(_OWN_FOLDER) or p in PROMPT_FILES.values()]
-    removed = tuple(path for path in managed if path not in mine)
+    removed = tuple(path for path in target.files if is_ours(path) and path not in mine)
     return Changes(**{kind: tuple(paths) for kind, paths in sorted_.items()}, removed=removed)
+
+
+def stamp(target: Target, bundle: Bundle) -> str:
+    """Return what tells a push to a repository as it is from any other: its revision, its visibility and the
+    content of every file that is sent.
+    """
+    sent = [(file.path, file.sha256) for file in bundle.files]
+    return hashlib.sha256(repr((target.repo, target.head, target.private, sent)).encode()).hexdigest()
 
 
 def _same(there: RemoteFile, mine: BundleFile) -> bool:

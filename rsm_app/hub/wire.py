@@ -79,11 +79,15 @@ class Conversation:
 def conversation(cancelled: Callable[[], bool] | None = None) -> Iterator[Conversation]:
     """Let every request of this thread belong to one conversation while the body runs.
 
+    Args:
+        cancelled: Whether the person took it back; when None, as the conversation around this one has it.
+
     Raises:
         Cancelled, Lost, Refused: From whatever the body asks of ``huggingface_hub``.
     """
     _install()
-    talk, before = Conversation(cancelled), getattr(_present, "conversation", None)
+    before = getattr(_present, "conversation", None)
+    talk = before if before and not cancelled else Conversation(cancelled)
     _present.conversation = talk
     try:
         yield talk

@@ -1,7 +1,7 @@
 """A run to take away: one zip of settings, report, metrics, sample pictures and adapter, or a part of it.
 
 What stays here: logs, checkpoints and the app's own records. Nothing outside the run's folder is read, and
-paths of this machine are left out of the settings.
+paths of this machine are left out of settings and report.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from trainers.errors import FaultError, InputError
+from trainers.rewards.own import own_name, without_places
 
 _FOLDERS = ("samples", "adapter")
 _PACKED = (".png", ".webp", ".jpg", ".safetensors")  # compressing these again only takes time
@@ -34,7 +34,8 @@ def export(run: Run, folder: Path) -> Path:
         FaultError: The disk is full, or the run's files cannot be read.
     """
     with _writing(run, folder / f"{run.id}.zip") as target, _zip(target) as archive:
-        archive.writestr(f"{run.id}/config.json", _settings(run), zipfile.ZIP_DEFLATED)
+        for name, record in _records(run):
+            archive.writestr(f"{run.id}/{name}", _text(record), zipfile.ZIP_DEFLATED)
         _pack(archive, _files(run), run.path, f"{run.id}/")
     return target
 
@@ -55,7 +56,7 @@ def export_adapter(run: Run, folder: Path) -> Path:
 
 
 def export_report(run: Run, folder: Path) -> Path:
-    """Copy an ended run's report as ``ID-report.json`` into a folder; the rest is as in ``export``.
+    """Write an ended run's report as ``ID-report.json`` into a folder; the rest is as in ``export``.
 
     Raises:
         InputError: The run waits or works, or it has no report.
@@ -64,7 +65,7 @@ def export_report(run: Run, folder: Path) -> Path:
     if not _own(run.folder.report):
         raise InputError("This run has no report.")
     with _writing(run, folder / f"{run.id}-report.json") as target:
-        shutil.copyfile(run.folder.report, target)
+        target.write_text(_text(run.folder.read_report() or {}), encoding="utf-8")
     return target
 
 
@@ -95,7 +96,7 @@ def _pack(archive: zipfile.ZipFile, files: Iterable[Path], root: Path, prefix: s
 
 
 def _files(run: Run) -> Iterator[Path]:
-    for path in (run.prompts, run.folder.report, run.folder.metrics):
+    for path in (run.prompts, run.folder.metrics):
         if _own(path):
             yield path
     for name in _FOLDERS:
@@ -115,14 +116,27 @@ def _own(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not path.name.startswith(".")
 
 
-def _settings(run: Run) -> str:
-    return json.dumps(without_folders(run.settings()), indent=2) + "\n"
+def _records(run: Run) -> Iterator[tuple[str, dict]]:
+    """Yield what may hold paths of this machine, which is written anew without them."""
+    yield "config.json", run.settings()
+    if _own(run.folder.report) and (report := run.folder.read_report()) is not None:
+        yield "report.json", report
+
+
+def _text(record: dict) -> str:
+    return json.dumps(without_folders(record), indent=2) + "\n"
 
 
 def without_folders(value):
-    """Return a record with every path of this machine cut down to its last part, however deep it lies."""
+    """Return a record with every path of this machine cut down to its last part, however deep it lies: in
+    values, in keys, and in each part of a mixture of rewards.
+    """
     if isinstance(value, dict):
-        return {key: without_folders(part) for key, part in value.items()}
+        return {without_folders(key): without_folders(part) for key, part in value.items()}
     if isinstance(value, list):
         return [without_folders(part) for part in value]
-    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+    if not isinstance(value, str):
+        return value
+    if any(map(own_name, value.split(","))):
+        return without_places(value)
+    return Path(value).name if os.path.isabs(value) or value.startswith("~") else value

@@ -32,7 +32,7 @@ _KINDS = {
 
 def card_html(bundle: Bundle) -> str:
     """Return the model card as a reader of the Hub would see it, with its metadata folded away."""
-    _, metadata, body = bundle.card.split("---\n", 2)
+    metadata, _, body = bundle.card.removeprefix("---\n").partition("\n---\n")
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = reader.parse(body)
     for token in tokens:

@@ -17,8 +17,8 @@ from rsm_app.hub.bundle import bundle
 from rsm_app.hub.names import checked_name, suggestions
 from rsm_app.hub.push import Push
 from rsm_app.hub.push_status import cancel_push, read_push
-from rsm_app.hub.sign_in import Token, account
-from rsm_app.hub.target import changes, look
+from rsm_app.hub.sign_in import Token, account, repositories
+from rsm_app.hub.target import changes, look, stamp
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import importing
@@ -26,7 +26,16 @@ from rsm_app.ui.access import allowed, visible_run
 from rsm_app.ui.card_view import card_html, files_html, target_html
 from rsm_app.ui.choices import SHOW_IN_ADDRESS, finished_choices
 from rsm_app.ui.hub_access import standing_token, token_of, who_html
-from rsm_app.ui.publish_parts import EMPTY, IDLE_SECONDS, MOVING_SECONDS, PRIVATE, PUBLISH, Parts, build_parts
+from rsm_app.ui.publish_parts import (
+    EMPTY,
+    IDLE_SECONDS,
+    MOVING_SECONDS,
+    PRIVATE,
+    PUBLIC,
+    PUBLISH,
+    Parts,
+    build_parts,
+)
 from rsm_app.ui.push_view import push_html
 from trainers.errors import InputError, StudioError
 
@@ -71,7 +80,7 @@ class _Page:
         loaded = demo.load(self.attach, parts.owner, [*lists, *preview], **_QUIET)
         loaded.then(**poll)
         loaded.then(None, parts.run, js=SHOW_IN_ADDRESS, api_visibility="private")
-        loaded.then(self.greet, parts.repo, [parts.who, parts.owner, parts.repo], **_QUIET)
+        loaded.then(self.greet, [parts.run, parts.repo], [parts.who, parts.owner, parts.repo], **_QUIET)
         shown = parts.run.input(
             self.show, [parts.run, parts.owner], preview, trigger_mode="always_last", **_QUIET
         )
@@ -94,7 +103,7 @@ class _Page:
         ended = [parts.token, parts.problems, parts.checked, parts.target, parts.publish]
         for event in (
             parts.publish.click(self.publish, [*aim, parts.checked], ended, **_ONCE),
-            parts.retry.click(self.retry, [parts.run, parts.token], ended, **_ONCE),
+            parts.retry.click(self.retry, [parts.run, parts.token], [*preview, parts.token], **_ONCE),
             parts.cancel.click(self.cancel, parts.run, parts.problems, **_ONCE),
         ):
             event.then(**poll)
@@ -107,7 +116,7 @@ class _Page:
 
     # -- which run -----------------------------------------------------------------------------------
 
-    def attach(self, owner: str, request: gr.Request) -> dict:
+    def attach(self, owner: list, request: gr.Request) -> dict:
         """Fill a fresh page: the run of its address, else the newest of the asker's finished ones."""
         asked = request.query_params.get("run", "")
         choices = finished_choices(self.supervisor, request, mine=True)
@@ -124,7 +133,7 @@ class _Page:
         """Return what changes when runs finish or go."""
         return str(hash(repr(finished_choices(self.supervisor, request, mine=True))))
 
-    def take_up(self, listed: list, owner: str, request: gr.Request) -> dict:
+    def take_up(self, listed: list, owner: list, request: gr.Request) -> dict:
         """Take up runs that have finished, or are gone; show the first of all."""
         parts, choices = self.parts, finished_choices(self.supervisor, request, mine=True)
         if [list(choice) for choice in choices] == [list(choice) for choice in listed or []]:
@@ -135,7 +144,7 @@ class _Page:
             choices, choices[0][1] if choices else None, "" if choices else EMPTY, owner, request
         )
 
-    def _fill(self, choices: list, chosen: str | None, told: str, owner: str, request: gr.Request) -> dict:
+    def _fill(self, choices: list, chosen: str | None, told: str, owner: list, request: gr.Request) -> dict:
         parts = self.parts
         filled = {
             parts.told: told,
@@ -145,7 +154,7 @@ class _Page:
         }
         return filled | (self.show(chosen, owner, request) if chosen else {})
 
-    def show(self, run_id: str, owner: str, request: gr.Request) -> dict:
+    def show(self, run_id: str, owner: list, request: gr.Request) -> dict:
         """Show what a push of a run would send, and suggest where to."""
         parts = self.parts
         fresh = {
@@ -155,7 +164,7 @@ class _Page:
         }
         try:
             run = self._own(run_id, request)
-            repo = read_push(run.path).repo or suggestions(run.settings(), owner or "")[0]
+            repo = read_push(run.path).repo or self._suggestion(run, owner)
             gathered = bundle(run.path, repo)
         except StudioError as error:
             return fresh | {parts.problems: _problems(error), parts.card: "", parts.files: ""}
@@ -165,6 +174,12 @@ class _Page:
             parts.card: card_html(gathered),
             parts.files: files_html(gathered),
         }
+
+    def _suggestion(self, run: Run, owner: list) -> str:
+        """Return a name that neither the account found at the Hub nor another run here has used."""
+        name, theirs = owner or ["", []]
+        others = [read_push(other.path).repo for other in self.supervisor.store.runs() if other.id != run.id]
+        return suggestions(run.settings(), name, [*theirs, *others])[0]
 
     def _own(self, run_id: object, request: gr.Request) -> Run:
         """Return a run that the asker may publish.
@@ -181,8 +196,8 @@ class _Page:
 
     # -- the Hub -------------------------------------------------------------------------------------
 
-    def greet(self, repo: str, signed_in: gr.OAuthToken | None, request: gr.Request) -> dict:
-        """Say whose account would be used, and put its name into the suggestion."""
+    def greet(self, run_id: str, repo: str, signed_in: gr.OAuthToken | None, request: gr.Request) -> dict:
+        """Say whose account would be used, and suggest a name that it has not used."""
         parts, token = self.parts, standing_token(signed_in, request)
         if token is None:
             return {parts.who: who_html("", "", request)}
@@ -190,8 +205,10 @@ class _Page:
             name = account(token).name
         except StudioError as error:
             return {parts.who: f"<p>{escape(str(error))}</p>"}
-        found = {parts.who: who_html(name, token.source, request), parts.owner: name}
-        return found | {parts.repo: _with_owner(repo, name)}
+        owner = [name, list(_used(token, name))]
+        found = {parts.who: who_html(name, token.source, request), parts.owner: owner}
+        run = visible_run(self.supervisor.store, run_id, request)
+        return found | ({parts.repo: self._suggestion(run, owner)} if run and _placeholder(repo) else {})
 
     def check(
         self,
@@ -216,7 +233,7 @@ class _Page:
             run = self._own(run_id, request)
             token = find()
             name = checked_name(_completed(repo, token))
-            gathered, target = bundle(run.path, name), look(name, token)
+            gathered, target = bundle(run.path, name, token), look(name, token)
         except StudioError as error:
             return closed | {parts.problems: _problems(error), parts.target: ""}
         told = changes(target, gathered)
@@ -230,7 +247,7 @@ class _Page:
         if not target.may_write or told.nothing_new or read_push(run.path).at_work:
             return shown | closed
         return shown | {
-            parts.checked: [run.id, name, "" if target.exists else visibility],
+            parts.checked: [run.id, name, "" if target.exists else visibility, stamp(target, gathered)],
             parts.publish: gr.update(value=f"Publish as {name}", interactive=True),
         }
 
@@ -248,23 +265,27 @@ class _Page:
 
         def begin() -> None:
             run, name = self._own(run_id, request), checked_name(str(repo or ""))
-            if checked not in ([run.id, name, ""], [run.id, name, visibility]):
+            *aim, approved = checked or [""]
+            if aim not in ([run.id, name, ""], [run.id, name, visibility]):
                 raise InputError(UNCHECKED)
-            Push(run.path, name, token_of(pasted, signed_in, request), visibility == PRIVATE).start()
+            token = token_of(pasted, signed_in, request)
+            Push(run.path, name, token, visibility == PRIVATE, str(approved)).start()
 
         return self._begun(begin)
 
     def retry(self, run_id: str, pasted: str, signed_in: gr.OAuthToken | None, request: gr.Request) -> dict:
-        """Go on with a push that ended early, to the same repository."""
-
-        def begin() -> None:
+        """Go on with a push that ended early, to the same repository; look at it first if it has changed."""
+        find = partial(token_of, pasted, signed_in, request)
+        try:
             run = self._own(run_id, request)
             last = read_push(run.path)
             if not last.can_retry:
                 raise InputError("There is no push of this run to go on with. Check the repository.")
-            Push(run.path, last.repo, token_of(pasted, signed_in, request), last.private).start()
-
-        return self._begun(begin)
+        except InputError as error:
+            return {self.parts.token: "", self.parts.problems: _problems(error)}
+        if last.outdated:
+            return self._look(run_id, last.repo, PRIVATE if last.private else PUBLIC, find, request)
+        return self._begun(lambda: Push(run.path, last.repo, find(), last.private, last.approved).start())
 
     def _begun(self, begin: Callable[[], None]) -> dict:
         """Begin a push, and forget the pasted token whatever comes of it."""
@@ -338,7 +359,19 @@ class _Page:
 def _completed(repo: object, token: Token) -> str:
     """Return a repository's name with the account's own in the place of the suggestion's placeholder."""
     name = repo if isinstance(repo, str) else ""
-    return _with_owner(name, account(token).name) if name.startswith(f"{_NOBODY}/") else name
+    return _with_owner(name, account(token).name) if _placeholder(name) else name
+
+
+def _used(token: Token, name: str) -> tuple[str, ...]:
+    """Return the repositories of an account; none when the Hub does not say."""
+    try:
+        return repositories(token, name)
+    except StudioError:
+        return ()
+
+
+def _placeholder(repo: object) -> bool:
+    return isinstance(repo, str) and repo.startswith(f"{_NOBODY}/")
 
 
 def _with_owner(repo: str, owner: str) -> str:

@@ -31,8 +31,9 @@ class Parts:
     """The components of the page.
 
     Attributes:
-        owner: The account that was found at the Hub, for suggestions; never a token.
-        checked: What was looked at: run, repository and, for a new one, whether it is made private.
+        owner: The account that was found at the Hub and its repositories, for suggestions; never a token.
+        checked: What was looked at: run, repository, for a new one whether it is made private, and what the
+            push would do, as a stamp.
         seen: What tells the push's state that a tab was shown last.
         due: A stamp of the push; when it changes, the buttons follow.
     """
@@ -78,7 +79,7 @@ def build_parts() -> Parts:
         list_timer=gr.Timer(IDLE_SECONDS),
         listed=gr.State([]),
         offered=gr.State(""),
-        owner=gr.State(""),
+        owner=gr.State(["", []]),
         checked=gr.State([]),
         seen=gr.State(""),
         due=gr.State([]),

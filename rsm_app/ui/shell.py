@@ -51,6 +51,7 @@ def build(supervisor: Supervisor | None = None) -> gr.Blocks:
         about.build()
     _spare_hidden_progress(demo)
     before_launching(playground.make_room)
+    _keep_sign_in_to_the_page(demo)
     return demo.queue(max_size=MAX_WAITING)
 
 
@@ -63,6 +64,13 @@ def _spare_hidden_progress(demo: gr.Blocks) -> None:
     for event in demo.fns.values():
         if event.show_progress == "hidden" and event.show_progress_on is None:
             event.show_progress_on = []
+
+
+def _keep_sign_in_to_the_page(demo: gr.Blocks) -> None:
+    """Let the events of the sign-in button be no endpoints; Gradio's button has no setting for it."""
+    for event in demo.fns.values():
+        if str(event.api_name).startswith("_check_login_status"):
+            event.api_visibility = "private"
 
 
 def _frame() -> None:

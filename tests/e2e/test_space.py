@@ -1,11 +1,16 @@
 """The app as a Space starts it: its variables, no home, an application folder that it cannot write."""
 
 import contextlib
+import http.server
+import json
 import os
 import shutil
 import sys
+import threading
+import urllib.parse
 import urllib.request
 
+import httpx2
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -45,14 +50,41 @@ def place(repository, tmp_path_factory):
             path.chmod(0o755)
 
 
+class Provider(http.server.BaseHTTPRequestHandler):
+    """Says, as the Hub does, where one signs in."""
+
+    def do_GET(self):  # noqa: N802 (the library's name)
+        here = f"http://{self.headers['Host']}"
+        told = {"issuer": here, "authorization_endpoint": f"{here}/oauth/authorize"}
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(told | {"token_endpoint": f"{here}/oauth/token"}).encode())
+
+    def log_message(self, *_):
+        """Keep quiet."""
+
+
 @pytest.fixture(scope="module")
-def space(place):
+def provider():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Provider) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def space(place, provider):
     own = {
         "SYSTEM": "spaces",
         "SPACE_ID": "ann/studio",
         "SPACE_HOST": "127.0.0.1",
         "SPACE_HARDWARE": "cpu-basic",
         "ACCELERATOR": "none",
+        "OAUTH_CLIENT_ID": "the-space",
+        "OAUTH_CLIENT_SECRET": "secret",
+        "OAUTH_SCOPES": "openid profile contribute-repos",
+        "OPENID_PROVIDER_URL": provider,
         "HOME": "/dev/null/home",
         "TMPDIR": str(place / "tmp"),
         "RSM_DEVICES": "cpu",
@@ -77,6 +109,18 @@ def test_the_page_says_what_a_visitor_may_use_and_offers_a_copy(space):
     page = urllib.request.urlopen(space.url, timeout=20).read().decode()
     assert "at most 1 at work and 3 waiting. A run may take 30 minutes." in page
     assert "Duplicate this Space" in page and "huggingface.co/spaces/ann/studio?duplicate=true" in page
+
+
+def test_one_signs_in_where_the_provider_says(space, provider):
+    page = urllib.request.urlopen(f"{space.url}/publish", timeout=20).read().decode()
+    assert "publish-sign-in" in page
+    answer = httpx2.get(f"{space.url}/login/huggingface", follow_redirects=False)
+    target = urllib.parse.urlparse(answer.headers["Location"])
+    assert answer.status_code == 302 and f"{target.scheme}://{target.netloc}" == provider
+    asked = urllib.parse.parse_qs(target.query)
+    assert target.path == "/oauth/authorize" and asked["client_id"] == ["the-space"]
+    assert asked["scope"] == ["openid profile contribute-repos"]
+    assert urllib.parse.urlparse(asked["redirect_uri"][0]).path == "/login/callback"
 
 
 def test_a_run_started_by_a_program_ends_with_its_results_among_temporary_files(client, place):

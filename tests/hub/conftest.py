@@ -6,9 +6,12 @@ import shutil
 import huggingface_hub.constants as hub_constants
 import pytest
 
+from rsm_app.hub import push as pushing
+from rsm_app.hub.push import Push
 from rsm_app.hub.sign_in import Token
 from tests.e2e.shell import settings, trainers
 from tests.hub.stand_in import StandIn
+from tests.models.tiny_pipelines import save
 
 WRITER, READER, OTHER = "hf_annWrites", "hf_annReads", "hf_bobWrites"
 REPO = "ann/tiny-flow-brightness-lora"
@@ -26,6 +29,39 @@ def trained(tmp_path_factory):
     done = trainers(*words, *settings(**changes))
     assert done.returncode == 0, done.stderr
     return folder
+
+
+OWN_REWARDS = """
+def redness(images, prompts):
+    return images[:, 0].mean((1, 2))
+
+
+def darkness(images, prompts):
+    return 1 - images.mean((1, 2, 3))
+"""
+
+
+@pytest.fixture(scope="session")
+def own_parts(tmp_path_factory):
+    """The folder of a finished run that is all its owner's own: base folder, functions, JSON lines."""
+    place = tmp_path_factory.mktemp("own") / "my things"
+    base, rewards, prompts = save("tiny-pixart", place / "my-base"), place / "mine.py", place / "mine.jsonl"
+    rewards.write_text(OWN_REWARDS)
+    prompts.write_text('{"prompt": "a red circle", "n": 1}\n{"prompt": "a blue square"}\n')
+    words = ["train", "--model", str(base), "--estimator", "grpo", "--budget-seconds", "600"]
+    words += ["--heldout-prompts", "shapes-heldout"]
+    words += ["--reward", f"brightness:0.5,{rewards}:redness:2,{rewards}:darkness", "--prompts", str(prompts)]
+    quick = {"group_size": 2, "prompts_per_update": 2, "lora_rank": 2, "micro_batch": 8, "eval_prompts": 4}
+    quick |= {
+        "max_updates": 1,
+        "learning_rate": 0.02,
+        "device": "cpu",
+        "others": f"{rewards}:darkness,colorfulness",
+    }
+    shell = {"RSM_ALLOW_OWN_CODE": "1"}
+    done = trainers(*words, *settings(**quick), "--out", str(place / "run"), env=shell)
+    assert done.returncode == 0, done.stderr
+    return place / "run"
 
 
 @pytest.fixture
@@ -53,6 +89,20 @@ def hub(online, tmp_path):
 @pytest.fixture
 def writer():
     return Token(WRITER)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pauses between tries take no time unless the Hub asks for them."""
+    monkeypatch.setattr(pushing, "PAUSES", (0.01,) * 5)
+
+
+@pytest.fixture
+def push(hub, run, writer, quick):
+    def go(token=writer, repo=REPO, **more):
+        return Push(run, repo, token, endpoint=hub.url, **more).run()
+
+    return go
 
 
 def environment(hub, home, **more) -> dict[str, str]:

@@ -22,6 +22,7 @@ import uvicorn
 import yaml
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from huggingface_hub import ModelCard
 
 from tests.hub.card_rules import metadata_errors
 from tests.hub.stored import LARGE, START, USERS, Refusal, Store
@@ -184,7 +185,22 @@ class Hub:
             "private": repo["private"],
             "siblings": siblings,
         }
+        record["cardData"] = self.card_data(commit)
         return record | {"gated": repo.get("gated", False), "tags": [], "downloads": 0, "likes": 0}
+
+    def models(self, request: Request, author: str = ""):
+        user = self.user(request)
+        mine = (user["name"], *user["orgs"]) if user else ()
+        names = [n for n, r in self.store.repos.items() if n.partition("/")[0] in mine or not r["private"]]
+        return [{"id": name} for name in names if name.partition("/")[0] == author]
+
+    def card_data(self, commit: dict) -> dict:
+        readme = commit["files"].get("README.md")
+        text = self.store.object(readme["digest"]).read_bytes().decode(errors="replace") if readme else ""
+        try:
+            return ModelCard(text).data.to_dict() if text.startswith("---") else {}
+        except ValueError:
+            return {}
 
     def check(self, request: Request, owner: str, name: str, write: str = ""):
         self.repo(request, f"{owner}/{name}", write=bool(write), files=True)
@@ -276,6 +292,7 @@ def build(store: Store):
         ("GET", f"/api/models{one}/revision/{{rev}}", hub.info),
         ("GET", f"/api/models{one}/tree/{{rev}}", hub.tree),
         ("GET", f"/api/models{one}", hub.info),
+        ("GET", "/api/models", hub.models),
     ):
         app.add_api_route(path, route, methods=[method], response_model=None)
     app.add_api_route(

@@ -4,21 +4,27 @@ import getpass
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
+import huggingface_hub.constants as hub_constants
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from rsm_app.hub.bases import Base, describe
+from rsm_app.hub.bases import describe
 from rsm_app.hub.bundle import bundle
 from rsm_app.hub.card_words import plain
+from rsm_app.hub.push import Push
 from tests.e2e.shell import ROOT, lines, read
-from tests.hub.card_rules import metadata_errors
+from tests.hub.card_rules import LICENSES, metadata_errors
 from tests.hub.conftest import REPO
 from trainers.adapter_file import WEIGHTS
 from trainers.errors import InputError
+from trainers.models import MODELS
+from trainers.models.spec import load_arguments
+from trainers.presets import build_config
 from trainers.run_folder import write_json, write_lines
 
 PICTURES = {f"images/{number:02d}-{side}.png" for number in range(1, 13) for side in ("before", "after")}
@@ -51,18 +57,56 @@ def test_the_adapter_and_the_pictures_are_the_run_s_own(whole, trained):
     assert len({pair["prompt"] for pair in shown}) == 12
 
 
-def test_nothing_of_the_machine_is_in_any_file(whole, trained):
-    settings = json.loads(content(whole, "config.json"))
-    assert settings["prompts"] == "prompts.txt"
+def expect_nothing_of_the_machine(whole, run):
     everything = b"".join(content(whole, file.path) for file in whole.files)
-    status = read(trained / "status.json")
-    told = [str(trained), str(trained.parent), str(ROOT), status["pid_identity"], f'"pid": {status["pid"]}']
+    status = read(run / "status.json")
+    told = [str(run), str(run.parent), str(ROOT), status["pid_identity"], f'"pid": {status["pid"]}']
     assert not [text for text in told if text.encode() in everything]
     text = b"".join(
         content(whole, f.path) for f in whole.files if not f.path.endswith((".png", "safetensors"))
     )
     assert not re.search(rb"/(root|home|tmp|Users)/", text)
     assert len(getpass.getuser()) < 5 or getpass.getuser().encode() not in text
+
+
+def test_nothing_of_the_machine_is_in_any_file(whole, trained):
+    assert json.loads(content(whole, "config.json"))["prompts"] == "prompts.txt"
+    assert "instance_prompt" not in ModelCard(whole.card).data.to_dict()  # it says what a LoRA was trained on
+    expect_nothing_of_the_machine(whole, trained)
+
+
+def test_nothing_of_the_machine_is_in_any_file_of_a_run_on_parts_of_its_owner(own_parts):
+    """A base folder, and functions in a file: in a mixture, and among what was not optimised."""
+    whole = bundle(own_parts, REPO)
+    expect_nothing_of_the_machine(whole, own_parts)
+    settings, report = (json.loads(content(whole, f"{name}.json")) for name in ("config", "report"))
+    mixture = "brightness:0.5,mine.py:redness:2,mine.py:darkness"
+    assert settings["reward"] == report["reward"] == mixture and f"--reward {mixture}" in whole.card
+    assert settings["others"] == "mine.py:darkness,colorfulness"
+    assert set(report["after"]["others"]) == {"mine.py:darkness", "colorfulness"}
+    assert "a function in the file mine.py, which is no part of this repository" in whole.card
+    _, results = model_index_to_eval_results(ModelCard(whole.card).data.to_dict()["model-index"])
+    assert {result.metric_type for result in results} == {mixture, "mine.py:darkness", "colorfulness"}
+
+
+def test_nothing_of_the_machine_is_in_any_file_where_the_reward_is_one_function(run, tmp_path):
+    own = str(tmp_path / "my things" / "mine.py:score")
+    for name in ("config", "report"):
+        write_json(run / f"{name}.json", read(run / f"{name}.json") | {"reward": own})
+    whole = bundle(run, REPO)
+    expect_nothing_of_the_machine(whole, run)
+    _, results = model_index_to_eval_results(ModelCard(whole.card).data.to_dict()["model-index"])
+    assert results[0].metric_type == "mine.py:score"
+
+
+def test_addresses_of_endpoints_and_names_of_secrets_are_not_published(run):
+    own = {"server_url": "http://10.0.0.7:1/score?key=S3CRET", "judge_url": "https://ann:S3CRET@judge/v1"}
+    own |= {"judge_key_variable": "ANNS_JUDGE_SECRET", "others": "server,judge"}
+    write_json(run / "config.json", read(run / "config.json") | own)
+    whole = bundle(run, REPO)
+    everything = b"".join(content(whole, file.path) for file in whole.files)
+    assert not re.search(b"S3CRET|10.0.0.7|ANNS_|server_url|judge_url|judge_key_variable", everything)
+    assert "set RSM\\_REWARD\\_SERVER to one of your own" in whole.card and "RSM\\_JUDGE\\_URL" in whole.card
 
 
 def test_the_card_keeps_the_rules_and_its_pictures_are_sent(whole):
@@ -126,23 +170,95 @@ def test_the_usage_snippet_is_valid_python(whole):
     assert f'load_lora_weights("{REPO}")' in block and "text_encoder_3=None" in block
 
 
-def test_a_base_from_the_hub_is_linked_with_its_licence(trained):
-    base = Base(
-        "someone/big", "Big", "someone/big", "other", "that-of-the-base-model", "https://x/someone/big"
-    )
-    card = bundle(trained, REPO, base).card
-    data = ModelCard(card).data.to_dict()
-    assert metadata_errors(card) == []
+@pytest.fixture
+def hub_base(hub, run, monkeypatch, tmp_path):
+    """A model of the Hub as the base of the run: its index is in this machine's cache, its card is not."""
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    index = (ROOT / "assets" / "tiny-flow" / "model_index.json").read_bytes()
+    repo = hub.store.repos.setdefault("someone/big", {"private": False, "commits": []})
+
+    def write(card):
+        files = {"model_index.json": index, "README.md": card.encode()}
+        hub.store.commit(repo, {name: hub.store.keep(text) for name, text in files.items()}, "model")
+
+    write("---\nlicense: cc-by-4.0\n---\n")
+    hf_hub_download("someone/big", "model_index.json", endpoint=hub.url)
+    for name in ("config", "report"):
+        write_json(run / f"{name}.json", read(run / f"{name}.json") | {"model": "someone/big"})
+    return SimpleNamespace(repo=repo, write=write)
+
+
+def card_data(text):
+    assert metadata_errors(text) == []
+    return ModelCard(text).data.to_dict()
+
+
+def test_a_base_from_the_hub_is_linked_and_its_licence_asked_for(hub, run, hub_base, writer):
+    known = bundle(run, REPO, writer, hub.url).card
+    data = card_data(known)
     assert (data["base_model"], data["base_model_relation"]) == ("someone/big", "adapter")
-    assert data["license_name"] == "that-of-the-base-model" and "toy" not in card
+    assert data["license"] == "cc-by-4.0" and "license_name" not in data and "toy" not in known
+    assert 'from_pretrained("someone/big", dtype=torch.bfloat16).to("cuda")' in known
+    page = "https://huggingface.co/someone/big"
+    own = "license: other\nlicense_name: Big Licence\nlicense_link: LICENSE.md"
+    for told, name, link in (
+        (own, "big-licence", f"{page}/blob/main/LICENSE.md"),
+        ("license: [mit, apache-2.0]", "mit-and-apache-2.0", page),
+        ("tags: [x]", "that-of-the-base-model", page),
+    ):
+        hub_base.write(f"---\n{told}\n---\n")
+        data = card_data(bundle(run, REPO, writer, hub.url).card)
+        assert (data["license"], data["license_name"], data["license_link"]) == ("other", name, link)
 
 
-def test_a_base_from_a_folder_of_this_machine_is_named_without_its_path(trained, tmp_path):
-    shutil.copytree(ROOT / "assets" / "tiny-flow", tmp_path / "my-base")
-    base = describe(str(tmp_path / "my-base"))
-    assert (base.name, base.hub_id, base.embedded, base.license) == ("my-base", "", False, "apache-2.0")
-    card = bundle(trained, REPO, base).card
-    assert str(tmp_path) not in card and "only its owner can pass on" in card and "a toy of" not in card
+def test_a_base_whose_licence_cannot_be_asked_for_is_pointed_to(hub, run, hub_base, writer):
+    asked = len(hub.lines())
+    unasked = bundle(run, REPO).card
+    assert len(hub.lines()) == asked
+    hub.fail({"match": "GET /api/models/someone/big", "status": 503})
+    for card in (unasked, bundle(run, REPO, writer, hub.url).card):
+        assert card_data(card)["license_name"] == "that-of-the-base-model"
+        assert "could not be read when this card was written: it stands on [its page](https://" in card
+
+
+def test_a_gated_base_does_not_keep_its_lora_from_being_pushed_since_only_that_is_sent(
+    hub, run, hub_base, writer
+):
+    """Whether the Hub tells a gated model's licence, as it does, or refuses even that."""
+    hub_base.repo["gated"] = True
+    status = Push(run, REPO, writer, endpoint=hub.url).run()
+    assert status.state == "succeeded" and "cc-by-4.0" in hub.files(REPO)["README.md"].decode()
+    hub.fail({"match": "GET /api/models/someone/big", "status": 403, "code": "GatedRepo"})
+    assert Push(run, REPO, writer, endpoint=hub.url).run().state == "succeeded"
+    assert "could not be read when this card was written" in hub.files(REPO)["README.md"].decode()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS.names() if not MODELS.get(name).embedded])
+def test_models_of_the_table_are_called_with_their_licence_and_as_the_engine_loads_them(name):
+    base, spec = describe(name), MODELS.get(name)
+    assert base.license in LICENSES and base.licence_known and base.hub_id == spec.location
+    assert (base.license == "other") == bool(base.license_name) == bool(base.license_link)
+    assert base.load == load_arguments(spec) and base.peft == (spec.pipeline_class == "PixArtSigmaPipeline")
+
+
+def test_a_base_that_is_a_folder_of_this_machine_is_called_one(own_parts, monkeypatch):
+    """Wherever the command was given from, and whatever its README is: it has none here."""
+    config = read(own_parts / "config.json")
+    assert config["model"] == str(own_parts.parent / "my-base")
+    whole = bundle(own_parts, REPO)
+    assert metadata_errors(whole.card) == []
+    assert "local folder called my-base, which only its owner can pass on" in whole.card
+    assert "base_model" not in ModelCard(whole.card).data.to_dict() and "a toy of" not in whole.card
+    assert "--model my-base --reward" in whole.card and "| `kl_weight` |" in whole.card
+    monkeypatch.chdir(own_parts.parent)
+    built = [build_config(name, "grpo", "brightness", {}) for name in ("./my-base", "../my things/my-base")]
+    assert {config.model for config in built} == {str(own_parts.parent / "my-base")}
+    for readme in ("---\nlicense: [\n---\n", "no metadata", "---\nlicense: mit\n---\n"):
+        (own_parts.parent / "my-base" / "README.md").write_text(readme)
+        base = describe("./my-base")
+        assert (base.name, base.hub_id, base.embedded) == ("my-base", "", False)
+        assert base.license == ("mit" if "mit" in readme else "other")
+    (own_parts.parent / "my-base" / "README.md").unlink()
 
 
 @pytest.mark.parametrize("model", ["tiny-flow", "tiny-diffusion"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
+from rsm_app.hub.bundle import bundle
 from rsm_app.hub.fetching import fetch
 from rsm_app.hub.problems import HubProblem
 from rsm_app.hub.push import Push
@@ -19,10 +21,12 @@ from tests.e2e.shell import ROOT, lines, read, settings, trainers
 from tests.hub.conftest import REPO, WRITER, environment
 from tests.jobs.small_runs import wait_for
 from trainers.adapter_file import WEIGHTS
+from trainers.coercion import from_mapping
 from trainers.errors import FaultError, InputError
 from trainers.playground import Playground
+from trainers.prompts import prompt_records
 from trainers.rewards.remote import ENDPOINTS
-from trainers.run_folder import RunFolder
+from trainers.run_folder import RunFolder, write_json
 from trainers.wish import Wish
 
 
@@ -125,6 +129,16 @@ def other_modules(run):
     )
 
 
+def report_with(**changes):
+    return lambda run: json.dumps(read(run / "report.json") | changes).encode()
+
+
+def endless_alpha(run):
+    metadata = json.dumps({"transformer.lora_alpha": 10**400})
+    tensors = load_file(run / "adapter" / WEIGHTS)
+    return save(tensors, {"lora_adapter_metadata": metadata})
+
+
 DAMAGES = [
     ("config__json", lambda run: b"not json", "damaged"),
     ("config__json", lambda run: b'{"model": "somebody/else"}', "not known here"),
@@ -133,6 +147,17 @@ DAMAGES = [
     ("config__json", lambda run: b"[" * 100_000, "damaged"),
     ("report__json", lambda run: b'{"paired": {"z": NaN}}', "damaged"),
     ("report__json", lambda run: b'{"model": "tiny-flow"}', "not the report"),
+    ("config__json", lambda run: b'{"seed": 1%s}' % (b"0" * 400), "damaged"),
+    ("report__json", report_with(drift=10**400), "damaged"),
+    ("report__json", report_with(updates="abc"), "where numbers belong"),
+    ("report__json", report_with(updates=-1), "where numbers belong"),
+    ("report__json", report_with(images_sampled=0.5), "where numbers belong"),
+    ("report__json", report_with(wall_seconds="long"), "where numbers belong"),
+    ("report__json", report_with(train_seconds=None), "where numbers belong"),
+    ("report__json", report_with(sampling={"x).images\n```\n": 1}), "where numbers belong"),
+    ("report__json", report_with(sampling={"height": [1]}), "where numbers belong"),
+    (WEIGHTS.replace(".", "__"), endless_alpha, "another rank or alpha"),
+    ("images/pairs__jsonl", lambda run: b"[" * 100_000, "no pair"),
     (WEIGHTS.replace(".", "__"), lambda run: b"\x80\x04pickle", "not a whole safetensors"),
     (WEIGHTS.replace(".", "__"), lambda run: (run / "adapter" / WEIGHTS).read_bytes()[:-9], "not a whole"),
     (WEIGHTS.replace(".", "__"), other_shapes, "do not fit"),
@@ -148,6 +173,41 @@ def test_what_is_not_sound_is_refused_and_leaves_nothing(published, run, tmp_pat
     with pytest.raises(InputError, match=sentence):
         fetch(REPO, None, tmp_path / "new" / "run", published.url)
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_lines_of_metrics_that_are_not_sound_are_left_out(published, tmp_path):
+    odd = b'{"step": 1%s}\n%s\n{"step": 1, "kl": 1%s}\n' % (b"0" * 400, b"[" * 100_000, b"0" * 400)
+    replace(published, metrics__jsonl=odd)
+    assert RunFolder(fetch(REPO, None, tmp_path / "a", published.url)).read_metrics() == [{"step": 1}]
+
+
+def test_a_lora_from_the_hub_that_was_trained_on_tells_how_to_get_it(published, tmp_path):
+    """Both ways: a run that was begun from it, and the imported run itself that is given more time."""
+    commit = published.store.repos[REPO]["commits"][-1]["oid"]
+    path = fetch(REPO, None, tmp_path / "back", published.url)
+    again = f"python -m rsm_app.hub fetch {REPO}@{commit} --out runs/start\npython -m trainers train"
+    assert again not in bundle(path, "ann/more").card and ", unchanged." in bundle(path, "ann/more").card
+    begun = shutil.copytree(path, tmp_path / "begun")
+    (begun / "imported.json").unlink()
+    write_json(begun / "config.json", read(begun / "config.json") | {"start_adapter": str(path)})
+    card = bundle(begun, "ann/more").card
+    assert again in card and "--from-adapter runs/start\n```" in card and "start_adapter" not in card
+    (path / "checkpoints").mkdir()
+    (path / "checkpoints" / "state.safetensors").write_bytes(b"")
+    assert again in bundle(path, "ann/more").card and "trained on since" in bundle(path, "ann/more").card
+    card = bundle(begun, "ann/more").card
+    assert "fetch" not in card and "from another LoRA, which is no part of this repository" in card
+
+
+def test_a_run_s_own_prompts_in_json_lines_are_read_again(hub, run, writer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a red circle", "n": 1}\n')
+    write_json(run / "config.json", read(run / "config.json") | {"prompts": "~/mine.jsonl"})
+    Push(run, REPO, writer, endpoint=hub.url).run()
+    path = fetch(REPO, None, tmp_path / "back", hub.url)
+    config = from_mapping(read(path / "config.json"))
+    assert config.prompts == str(path / "prompts.jsonl")
+    assert prompt_records(config)["a red circle"]["n"] == 1
 
 
 def test_pickles_and_strangers_repositories_are_not_fetched(published, tmp_path):

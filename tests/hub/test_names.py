@@ -39,6 +39,19 @@ def test_taken_names_are_not_suggested():
     first = suggestions(settings, "ann")
     assert first[0] == "ann/tiny-flow-shapes-tiny-clip-lora"
     assert first[0] not in suggestions(settings, "ann", taken=first[:1])
+    long = {"model": "m" * 200, "reward": "shapes"}
+    for asked in (settings, long):
+        taken = []
+        for _ in range(20):
+            taken += suggestions(asked, "ann", taken)[:1]
+        assert len(set(taken)) == 20 and all(checked_name(name) == name for name in taken)
+
+
+def test_a_function_in_a_file_is_suggested_without_its_folders(tmp_path):
+    reward = f"shapes:1,{tmp_path}/secret place/mine.py:score:2"
+    assert suggestions({"model": "tiny-flow", "reward": reward}, "ann")[0] == (
+        "ann/tiny-flow-shapes-mine-score-lora"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,62 +1,35 @@
 """Pushes of a real run with the real library to a real server: what arrives, what is told, what faults do."""
 
-import json
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import huggingface_hub.constants as hub_constants
-import numpy as np
 import pytest
 from huggingface_hub.utils import http_backoff
-from PIL import Image
 
 from rsm_app.hub import push as pushing
+from rsm_app.hub import wire
 from rsm_app.hub.bundle import bundle
 from rsm_app.hub.problems import HubProblem
 from rsm_app.hub.push import Push
 from rsm_app.hub.push_status import PushStatus, cancel_push, read_push, write_push
-from rsm_app.hub.sign_in import Token, account, find_token
+from rsm_app.hub.sign_in import Token, account, find_token, repositories
 from rsm_app.hub.target import changes, look
 from rsm_app.hub.wire import Refused, conversation
 from tests.e2e.shell import ROOT, lines, read
 from tests.hub.conftest import OTHER, READER, REPO, WRITER, environment
 from tests.jobs.small_runs import wait_for
+from trainers.adapter_file import WEIGHTS
 from trainers.errors import InputError
 from trainers.run_folder import write_lines
 
-PLAIN_DIFFUSERS = """
-import json, sys
-import torch
-from diffusers import DiffusionPipeline
-base, repo, out = sys.argv[1:4]
-pair = json.loads(sys.argv[4])
-settings = json.load(open(base + "/call.json"))
-pipe = DiffusionPipeline.from_pretrained(base, **settings["load"])
-pipe.load_lora_weights(repo)
-generator = torch.Generator("cpu").manual_seed(pair["seed"])
-pipe(pair["prompt"], generator=generator, **settings["call"]).images[0].save(out)
-assert not {"trainers", "rsm_app"} & set(sys.modules)
-"""
 COMMIT = "POST /api/models/.*/commit"
 BATCH = "objects/batch"
 OBJECT = "PUT /_objects"
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Pauses between tries take no time unless the Hub asks for them."""
-    monkeypatch.setattr(pushing, "PAUSES", (0.01,) * 5)
-
-
-@pytest.fixture
-def push(hub, run, writer, quick):
-    def go(token=writer, repo=REPO, **more):
-        return Push(run, repo, token, endpoint=hub.url, **more).run()
-
-    return go
 
 
 def test_everything_arrives_as_it_was_and_the_state_says_where(hub, run, push):
@@ -70,27 +43,6 @@ def test_everything_arrives_as_it_was_and_the_state_says_where(hub, run, push):
     assert status == read_push(run) and status.state == "succeeded" and status.progress == 1.0
     assert status.url == f"{hub.url}/{REPO}" and status.commit == hub.store.repos[REPO]["commits"][-1]["oid"]
     assert read(run / "status.json")["state"] == "succeeded"
-
-
-def test_plain_diffusers_in_a_fresh_process_draws_the_after_picture(hub, run, push, tmp_path):
-    push()
-    pair = lines(run / "samples" / "pairs.jsonl")[0]
-    words = [str(ROOT / "assets" / "tiny-flow"), REPO, str(tmp_path / "after.png"), json.dumps(pair)]
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN_DIFFUSERS, *words],
-        cwd=tmp_path,
-        env=environment(hub, tmp_path / "home", HF_HUB_DISABLE_XET="1"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    mine, plain, before = (
-        np.asarray(Image.open(path), dtype=int)
-        for path in (run / pair["after"], tmp_path / "after.png", run / pair["before"])
-    )
-    assert np.abs(mine - plain).max() <= 1
-    assert np.abs(mine - before).max() > 1, "the adapter has no effect, so this would show nothing"
 
 
 def test_a_second_push_changes_only_what_differs(hub, run, push, writer):
@@ -108,21 +60,27 @@ def test_a_second_push_changes_only_what_differs(hub, run, push, writer):
     assert changes(look(REPO, writer, hub.url), bundle(run, REPO)).nothing_new
 
 
-def test_files_of_others_stay(hub, run, push):
-    push()
-    repo = hub.store.repos[REPO]
-    hub.store.commit(repo, repo["commits"][-1]["files"] | {"LICENSE": hub.store.keep(b"mine")}, "by hand")
-    write_lines(run / "samples" / "pairs.jsonl", lines(run / "samples" / "pairs.jsonl")[:22])
-    push()
-    assert hub.files(REPO)["LICENSE"] == b"mine"
-
-
 def test_visibility_is_asked_once(hub, push, writer):
     push(private=True)
     assert look(REPO, writer, hub.url).private is True
     push(private=False)
     assert look(REPO, writer, hub.url).private is True
     assert look(REPO, Token(OTHER), hub.url).exists is False
+
+
+def test_a_silent_hub_is_told_also_where_it_is_only_asked_whose_token_it_is(hub, writer, monkeypatch):
+    monkeypatch.setattr(wire, "TIMEOUT", httpx2.Timeout(0.2))
+    hub.fail({"match": "whoami|GET /api/models", "delay": 30})
+    for ask in (account, lambda *words: repositories(writer, "ann", hub.url)):
+        with pytest.raises(HubProblem) as caught:
+            ask(writer, hub.url)
+        assert caught.value.kind == "cut"
+
+
+def test_repositories_of_an_account_are_told(hub, push, writer):
+    push(private=True)
+    assert repositories(writer, "ann", hub.url) == (REPO,)
+    assert repositories(Token(OTHER), "ann", hub.url) == ()
 
 
 def test_who_may_write_is_known_before(hub, push, writer):
@@ -345,10 +303,19 @@ def test_the_command_line_pushes_and_rehearses(hub, run, tmp_path):
 
     dry = command("push", str(run), "--repo", REPO, "--dry-run")
     assert dry.returncode == 0 and "<Gallery />" in dry.stdout and "nothing was sent" in dry.stdout
-    assert hub.lines() == []
+    assert hub.lines() == [] and "what is there already was not looked at" in dry.stdout
+    dry = command("push", str(run), "--repo", REPO, "--private", "--dry-run", HF_TOKEN=WRITER)
+    assert f"{REPO} is made, private." in dry.stdout and f"added  {WEIGHTS}" in dry.stdout
+    assert REPO not in hub.store.repos
     done = command("push", str(run), "--repo", REPO, "--private", HF_TOKEN=WRITER)
     assert done.returncode == 0 and f"{hub.url}/{REPO}" in done.stdout, done.stderr
+    assert f"{REPO} is made, private." in done.stdout and f"added  {WEIGHTS}" in done.stdout
     assert hub.store.repos[REPO]["private"]
+    write_lines(run / "samples" / "pairs.jsonl", lines(run / "samples" / "pairs.jsonl")[:22])
+    dry = command("push", str(run), "--repo", REPO, "--dry-run", HF_TOKEN=WRITER)
+    assert f"{REPO} exists and stays private." in dry.stdout
+    assert "removed  images/12-after.png" in dry.stdout and "changed  README.md" in dry.stdout
+    assert f"unchanged  {WEIGHTS}" in dry.stdout
     assert command("push", str(run), "--repo", REPO, HF_TOKEN="").returncode == 2
     assert command("push", str(run)).returncode == 2
     refused = command("push", str(run), "--repo", REPO, HF_TOKEN="hf_wrong")

@@ -41,6 +41,16 @@ def test_a_real_run_is_exported_whole_without_logs_and_without_paths(supervisor,
     assert not [name for name, content in found.items() if here in content]
 
 
+def test_a_report_is_exported_without_the_folders_of_a_function_in_a_file(store, tmp_path):
+    run, own = finished_run(store, 0), f"{tmp_path}/mine.py:score"
+    report = {"reward": f"shapes:1,{own}:2", "after": {"others": {own: {"mean": 1.0}}}}
+    run.folder.report.write_text(json.dumps(report))
+    found = json.loads(contents(export(run, tmp_path / "out"))[f"{run.id}/report.json"])
+    assert found["reward"] == "shapes:1,mine.py:score:2" and set(found["after"]["others"]) == {
+        "mine.py:score"
+    }
+
+
 def test_what_never_began_is_exported_with_its_settings(store, tmp_path):
     run = store.create()
     run.request.write_text('{"reward": "shapes"}')

@@ -16,8 +16,8 @@ from trainers.machine import quiet_libraries
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.base import load_model
-from trainers.models.loading import load_arguments
 from trainers.models.memory import EVERYTHING, Footprint
+from trainers.models.spec import load_arguments
 from trainers.models.tiny_sizes import TINY
 from trainers.policy import Policy
 from trainers.presets import build_config

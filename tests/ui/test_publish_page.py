@@ -1,12 +1,13 @@
 """The publish page on a finished run of the real engine, against the stand-in for the Hub."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from rsm_app.hub.push_status import read_push
+from rsm_app.hub.push_status import PushStatus, read_push, write_push
 from rsm_app.jobs.store import RunStore
 from tests.e2e.shell import lines, settings, trainers
 from tests.hub.conftest import environment
@@ -168,6 +169,51 @@ def test_a_fault_tells_cause_and_remedy_and_a_new_try_goes_on(page, server, hub,
     expect_push(page, "succeeded")
     assert sum(line.startswith(OBJECT) for line in hub.lines()) == sent, "what had arrived is not sent again"
     assert WEIGHTS in hub.files("ann/faulty")
+
+
+def test_a_repository_that_moved_since_it_was_checked_is_looked_at_again(page, server, hub, run):
+    open_publish(page, server)
+    publish(page, "ann/moving")
+    expect(page.locator("#publish-status [data-push='succeeded']")).to_contain_text("ann/moving")
+    repo = hub.store.repos["ann/moving"]
+    pairs = lines(run.folder.pairs)
+    write_lines(run.folder.pairs, pairs[:-2])
+    try:
+        check(page, "ann/moving")
+        expect(page.locator("#publish-go")).to_be_enabled()
+        kept = repo["commits"][-1]["files"] | {"LICENSE": hub.store.keep(b"mine")}
+        hub.store.commit(repo, kept, "by hand")
+        page.locator("#publish-go").click()
+        expect_push(page, "failed")
+        expect(page.locator("#publish-status")).to_contain_text("has changed since it was checked")
+        page.locator("#publish-token input").fill(CANARY)
+        page.locator("#publish-retry").click()
+        expect(page.locator("#publish-target")).to_contain_text("2 removed")
+        assert len(repo["commits"]) == 3, "nothing was sent"
+        page.locator("#publish-go").click()
+        expect_push(page, "succeeded")
+        assert hub.files("ann/moving")["LICENSE"] == b"mine"
+    finally:
+        write_lines(run.folder.pairs, pairs)
+
+
+def test_a_name_that_another_run_here_has_taken_is_not_suggested(server, run, store):
+    visitor = Visitor(server.url, "publish")
+
+    def suggested():
+        told = visitor._client._call("show", [OTHER, None])
+        return dict(zip(visitor.outputs["show"], told, strict=True))["publish-repo"]
+
+    other, before = store.root / OTHER, read_push(run.path)
+    shutil.copytree(run.path, other, ignore=shutil.ignore_patterns("push*"))
+    try:
+        write_push(run.path, PushStatus())
+        first = suggested()
+        write_push(run.path, PushStatus(state="succeeded", repo=first))
+        assert first == "your-name/tiny-flow-brightness-lora" and suggested() not in (first, "")
+    finally:
+        write_push(run.path, before)
+        shutil.rmtree(other)
 
 
 def test_a_push_that_waits_is_told_survives_a_reload_and_is_cancelled(page, server, hub, run):

@@ -1,6 +1,7 @@
 """What the publish page shows, by itself: the card is inert, sentences fit, tokens stay with their owner."""
 
 import contextlib
+import dataclasses
 import io
 import re
 from types import SimpleNamespace
@@ -61,6 +62,14 @@ def test_the_card_shows_its_pictures_and_no_markup_of_others(bundle):
     assert len(sources) == 2 and all(source.startswith("data:image/") for source in sources)
     assert "<Gallery" not in html and "<h3>a lora</h3>" in html and "<h1" not in html
     assert "<td>1</td>" in html and "license: mit" in html
+
+
+def test_a_prompt_that_ends_like_metadata_does_not_cut_the_card(bundle):
+    lines = "---\nwidget:\n- text: a red circle ---\nlicense: mit\n---\n\n# a lora\n\n---\n\nthe end\n"
+    html = card_html(dataclasses.replace(bundle, card=lines))
+    page, _, metadata = html.partition("<details")
+    assert "license: mit" in metadata and "license" not in page
+    assert "<h3>a lora</h3>" in page and "the end" in page
 
 
 def test_large_pictures_are_sent_small(bundle):

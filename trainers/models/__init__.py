@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trainers.models.families import ATTENTION_8, FAMILIES
+from trainers.models.folders import looks_like_checkpoint
 from trainers.models.spec import ModelSpec, checkpoint
 from trainers.registry import Registry
 
@@ -38,11 +39,6 @@ class ModelTable(Registry[ModelSpec]):
         from trainers.models.recognise import recognise
 
         return recognise(name)
-
-
-def looks_like_checkpoint(name: object) -> bool:
-    """Whether a name is meant as a folder or a Hub id rather than as an entry of the table."""
-    return isinstance(name, str) and ("/" in name or name in (".", "..") or name.startswith("~"))
 
 
 def _square(side: int, **call: Any) -> Mapping[str, Any]:
@@ -91,6 +87,7 @@ MODELS = ModelTable(
             summary="0.9 B UNet, noise prediction, 512×512; the field's reference for diffusion.",
             parameters=0.86,
             licence="CreativeML OpenRAIL-M",
+            licence_id="creativeml-openrail-m",
         ),
         checkpoint(
             "sd21",
@@ -101,6 +98,7 @@ MODELS = ModelTable(
             summary="0.9 B UNet, v-prediction, 768×768; a community mirror, its maker withdrew it.",
             parameters=0.87,
             licence="CreativeML OpenRAIL++-M",
+            licence_id="openrail++",
         ),
         checkpoint(
             "sdxl",
@@ -111,6 +109,7 @@ MODELS = ModelTable(
             summary="2.6 B UNet, noise prediction, 1024×1024; goes grey without guidance.",
             parameters=2.57,
             licence="CreativeML OpenRAIL++-M",
+            licence_id="openrail++",
         ),
         checkpoint(
             "sd3-medium",
@@ -122,6 +121,9 @@ MODELS = ModelTable(
             parameters=2.03,
             gated=True,
             licence="Stability AI Community",
+            licence_id="other",
+            licence_name="stabilityai-ai-community",
+            licence_file="LICENSE.md",
         ),
         checkpoint(
             "sd35-medium",
@@ -133,6 +135,9 @@ MODELS = ModelTable(
             parameters=2.24,
             gated=True,
             licence="Stability AI Community",
+            licence_id="other",
+            licence_name="stabilityai-ai-community",
+            licence_file="LICENSE.md",
         ),
         checkpoint(
             "sd35-large",
@@ -145,6 +150,9 @@ MODELS = ModelTable(
             parameters=8.06,
             gated=True,
             licence="Stability AI Community",
+            licence_id="other",
+            licence_name="stabilityai-ai-community",
+            licence_file="LICENSE.md",
         ),
         checkpoint(
             "flux-dev",
@@ -156,6 +164,9 @@ MODELS = ModelTable(
             parameters=11.9,
             gated=True,
             licence="FLUX.1 dev non-commercial",
+            licence_id="other",
+            licence_name="flux-1-dev-non-commercial-license",
+            licence_file="LICENSE.md",
         ),
         checkpoint(
             "flux-schnell",
@@ -167,6 +178,7 @@ MODELS = ModelTable(
             parameters=11.9,
             gated=True,
             licence="Apache-2.0",
+            licence_id="apache-2.0",
             defaults=_frozen(
                 **dict(FAMILIES["FluxPipeline"].defaults) | {"rollout_steps": 4, "branches": (8, 8)}
             ),
@@ -181,6 +193,8 @@ MODELS = ModelTable(
             summary="1.6 B transformer with linear attention, rectified flow, 1024×1024 from 32×32 latents.",
             parameters=1.6,
             licence="NVIDIA Open Model, Gemma terms for the text encoder",
+            licence_id="other",
+            licence_name="nvidia-open-model-and-gemma-terms",
         ),
         checkpoint(
             "pixart-sigma",
@@ -191,6 +205,7 @@ MODELS = ModelTable(
             summary="0.6 B transformer, noise prediction, 1024×1024.",
             parameters=0.61,
             licence="CreativeML OpenRAIL++-M",
+            licence_id="openrail++",
         ),
         checkpoint(
             "z-image",
@@ -201,6 +216,7 @@ MODELS = ModelTable(
             summary="6.2 B single-stream transformer of 2026, rectified flow, not distilled.",
             parameters=6.15,
             licence="Apache-2.0",
+            licence_id="apache-2.0",
         ),
     ],
 )

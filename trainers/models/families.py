@@ -36,6 +36,7 @@ class Family:
         size_step: Sides are multiples of it: the autoencoder's factor times the patch.
         measured: The architecture of ``memory.COSTS`` whose memory a checkpoint is taken to need.
         tiny_vae: Hub id of the tiny autoencoder of the same latents; empty when there is none.
+        peft: Whether diffusers has no LoRA loader for it, so that its LoRA is also written for PEFT.
         call: Arguments of a normal call.
         defaults: Settings of ``RunConfig`` that the family changes.
         pairs: Method → settings that are known to work with it.
@@ -51,6 +52,7 @@ class Family:
     sizes: tuple[int, int] = (256, 1024)
     size_step: int = 16
     tiny_vae: str = ""
+    peft: bool = False
     call: Mapping[str, Any] = field(default_factory=_frozen)
     defaults: Mapping[str, Any] = field(default_factory=_frozen)
     pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=_frozen)
@@ -178,6 +180,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 target="trainers.models.pixart:PixArtSigmaModel",
                 kind="diffusion",
                 measured="pixart-sigma",
+                peft=True,
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taesdxl",
                 call=_frozen(

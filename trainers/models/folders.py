@@ -27,6 +27,11 @@ def pickle_allowed() -> bool:
     return os.environ.get("RSM_ALLOW_PICKLE") == "1" and os.environ.get("SYSTEM") != "spaces"
 
 
+def looks_like_checkpoint(name: object) -> bool:
+    """Whether a name is meant as a folder or a Hub id rather than as an entry of the table."""
+    return isinstance(name, str) and ("/" in name or name in (".", "..") or name.startswith("~"))
+
+
 def place_of(location: str) -> Path | None:
     """Return the folder that a location names; None for a Hub id.
 

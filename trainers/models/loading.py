@@ -20,6 +20,7 @@ from trainers.models.access import weights_variant
 from trainers.models.folders import folder_problems, pickle_allowed, place_of
 from trainers.models.levels import scheduler_problem
 from trainers.models.memory import Footprint
+from trainers.models.spec import load_arguments
 
 
 def open_pipeline(
@@ -72,17 +73,6 @@ def _checkpoint(spec: ModelSpec, pipeline_class: str, device: str) -> tuple[Any,
         arguments["use_safetensors"] = True
     pipe = getattr(diffusers, pipeline_class).from_pretrained(source, dtype=precision(device), **arguments)
     return pipe, dict(spec.call)
-
-
-def load_arguments(spec: ModelSpec) -> dict[str, Any]:
-    """Return what a pipeline is loaded with, beside its precision.
-
-    The safety checker of Stable Diffusion 1 would replace pictures by black ones, and the watermark of
-    Stable Diffusion XL would change what is scored.
-    """
-    if spec.pipeline_class == "StableDiffusionPipeline":
-        return {"safety_checker": None, "requires_safety_checker": False}
-    return {"add_watermarker": False} if spec.pipeline_class == "StableDiffusionXLPipeline" else {}
 
 
 def precision(device: str) -> torch.dtype:

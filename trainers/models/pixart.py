@@ -18,7 +18,7 @@ from diffusers.loaders import PeftAdapterMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainers.adapter_file import WEIGHTS
+from trainers.adapter_file import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import diffusion_levels, noise_from
@@ -87,11 +87,9 @@ class PixArtSigmaModel(PipelineModel):
         """Write the LoRA for this project and for PEFT; see ``PipelineModel``."""
         described = {"lora_adapter_metadata": json.dumps(_prefixed("transformer", metadata), default=str)}
         save_file(_prefixed("transformer", tensors), folder / WEIGHTS, described | {"format": "pt"})
-        save_file(
-            _prefixed("base_model.model", tensors), folder / "adapter_model.safetensors", {"format": "pt"}
-        )
+        save_file(_prefixed("base_model.model", tensors), folder / PEFT_WEIGHTS, {"format": "pt"})
         config = json.dumps(metadata, default=str, indent=2, sort_keys=True)
-        (folder / "adapter_config.json").write_text(config + "\n", encoding="utf-8")
+        (folder / PEFT_CONFIG).write_text(config + "\n", encoding="utf-8")
 
     def load_lora(self, folder: Path) -> None:
         """Load a saved LoRA into the network; see ``PipelineModel``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainers.errors import InputError
 from trainers.models.access import fetch_index
-from trainers.models.folders import INDEX, parse_index, place_of, read_index
+from trainers.models.folders import INDEX, looks_like_checkpoint, parse_index, place_of, read_index
 from trainers.models.spec import ModelSpec, checkpoint
 
 
@@ -31,6 +31,12 @@ def recognise(name: str) -> ModelSpec:
         raise InputError(*found)
     title = Path(name).name
     return checkpoint(name, location, index["_class_name"], title=title)
+
+
+def located(name: str) -> str:
+    """Return a model's name with a folder named from the root, to mean the same everywhere."""
+    folder = place_of(name) if looks_like_checkpoint(name) else None
+    return str(folder.resolve()) if folder is not None and folder.is_dir() else name
 
 
 @lru_cache(maxsize=64)

@@ -37,6 +37,9 @@ class ModelSpec(Spec):
         parameters: Parameters of the denoiser, in billions; 0 when unknown.
         gated: Whether the licence has to be accepted on the Hub.
         licence: Name of the weights' licence.
+        licence_id: The Hub's identifier of it; empty where the checkpoint has to be asked.
+        licence_name: The name by which a model card calls it, where the Hub has no identifier (``other``).
+        licence_file: The file of its text in the checkpoint's repository, likewise; empty when not known.
         prompts: Built-in prompt sets that fit the model: ``NAME-train`` and ``NAME-heldout``.
         others: Rewards reported beside the optimised one.
         defaults: Settings of ``RunConfig`` that the model changes.
@@ -60,6 +63,9 @@ class ModelSpec(Spec):
     parameters: float = 0.0
     gated: bool = False
     licence: str = ""
+    licence_id: str = ""
+    licence_name: str = ""
+    licence_file: str = ""
     prompts: str = "shapes"
     others: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=_frozen)
@@ -94,3 +100,14 @@ def checkpoint(
     }
     call = _frozen(**(dict(family.call) | dict(call or {})))
     return ModelSpec(name=name, location=location, pipeline_class=pipeline_class, call=call, **known | fields)
+
+
+def load_arguments(spec: ModelSpec) -> dict[str, Any]:
+    """Return what a pipeline is loaded with, beside its precision. An embedded one says so itself.
+
+    The safety checker of Stable Diffusion 1 would replace pictures by black ones, and the watermark of
+    Stable Diffusion XL would change what is scored.
+    """
+    if spec.pipeline_class == "StableDiffusionPipeline":
+        return {"safety_checker": None, "requires_safety_checker": False}
+    return {"add_watermarker": False} if spec.pipeline_class == "StableDiffusionXLPipeline" else {}

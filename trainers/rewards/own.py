@@ -115,6 +115,16 @@ def _place(file: str) -> Path | None:
         return None
 
 
+def without_places(mixture: str) -> str:
+    """Return a mixture with the files of its own functions named without their folders."""
+    parts = []
+    for part in mixture.split(","):
+        match = own_name(part)
+        file = Path(match["file"]).name if match else ""
+        parts.append(f"{file}{part.strip()[len(match['file']) :]}" if match else part)
+    return ",".join(parts)
+
+
 def own_spec(name: str) -> OwnSpec:
     """Return the row of a function in a file; its problems are told by ``own_problems``.
 
