@@ -91,7 +91,7 @@ def bench(config: RunConfig, rounds: int, random_weights: str = "") -> dict:
     trainer.advance()
     timed = _timed_rounds(trainer, rounds)
     shares = _shares(trainer, rounds)
-    memory = peak_memory_mb()
+    memory = peak_memory_mb(trainer.policy.device)
     plain = _plain_rows_per_second(trainer, rounds, dtype)
     bare = _bare_rows_per_second(trainer, rounds, dtype)
     per_rollout = timed.rollout + timed.update * config.updates_per_rollout

@@ -176,7 +176,8 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same config, made by any number of processes."""
-        self.ranks.order("restore", checkpoint)
+        if not self.ranks.alone:
+            self.ranks.order("restore", checkpoint.on_cpu())
         self.policy.load_trailing(checkpoint.trailing)
         self.policy.load_state(checkpoint.lora)
         restore_optimiser(self.optimiser, checkpoint.optimiser)
@@ -311,7 +312,7 @@ class Trainer:
             kl=sums.mean_kl,
             lr=self.config.learning_rate,
             images_per_second=rollout.images_sampled / (rollout_seconds + update_seconds * share),
-            peak_memory_mb=peak_memory_mb(),
+            peak_memory_mb=peak_memory_mb(self.policy.device),
             rollout_seconds=rollout_seconds,
             update_seconds=update_seconds,
             images_sampled=self.progress.images_sampled,

@@ -135,7 +135,9 @@ class Policy:
 
     def load_trailing(self, tensors: dict[str, Tensor]) -> None:
         """Put back the tensors of ``trailing_state``."""
-        self._trailing = [tensors[str(number)].clone() for number in range(len(tensors))] or None
+        self._trailing = [
+            tensors[str(number)].to(self.device, copy=True) for number in range(len(tensors))
+        ] or None
 
     @contextlib.contextmanager
     def _as_old(self):

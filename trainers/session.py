@@ -23,7 +23,7 @@ from trainers.adapter import load_adapter, reload_adapter, save_adapter
 from trainers.adapter_file import WEIGHTS
 from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
 from trainers.config import RunConfig
-from trainers.errors import FaultError, InputError, StudioError
+from trainers.errors import FaultError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
 from trainers.interruption import STOP_SECONDS, Interruption, OutOfTime, StopRequested
 from trainers.loading import load_trainer
@@ -159,7 +159,7 @@ class Session:
 
     def _load(self) -> tuple[Trainer, PipelineModel, Comparison]:
         config, check = self.config, self.interruption.check
-        check_sharing(config, self.ranks)
+        self.ranks.check_sharing(config.prompts_per_update)
         self.ranks.order("load", (config, str(self.folder.path)))
         device = choose_device(config)
         quiet_libraries()
@@ -202,6 +202,7 @@ class Session:
             self._baseline_seconds = max(self._baseline_seconds, checkpoint.progress.baseline_seconds)
         elif (self.folder.start / WEIGHTS).exists():
             load_adapter(trainer.policy, self.folder.start / WEIGHTS)
+            trainer.restore(trainer.checkpoint())  # so that the other processes begin with it, too
         lines = [line for line in self.folder.read_metrics() if line.get("step", 0) <= done]
         write_lines(self.folder.metrics, lines)
         self._probes.forget_after(done)
@@ -381,15 +382,6 @@ def _undo(trainer: Trainer, undo: Checkpoint) -> None:
     """Go back to the rollout before, but keep to the micro-batch that memory has room for."""
     micro_batch = trainer.progress.micro_batch
     trainer.restore(replace(undo, progress=replace(undo.progress, micro_batch=micro_batch)))
-
-
-def check_sharing(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse a rollout that cannot be dealt out evenly."""
-    if config.prompts_per_update % ranks.count:
-        raise InputError(
-            f"'prompts_per_update' is {config.prompts_per_update}, which {ranks.count} processes cannot "
-            f"share evenly; choose a multiple of {ranks.count}, or another number of processes."
-        )
 
 
 def _memory_sentence(trainer: Trainer) -> str:
