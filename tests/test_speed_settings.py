@@ -1,16 +1,25 @@
 """What makes training quicker or smaller changes nothing that is learned."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from diffusers import FluxPipeline
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.estimators.toy_model import ToyModel
-from tests.trainer_cases import EVERY, follow, toy
+from tests.trainer_cases import EVERY, follow, timeless, toy
 from trainers.errors import InputError
 from trainers.loop import Trainer
 from trainers.models.base import load_model
+from trainers.models.conditions import Conditions
 from trainers.models.configured import configured
+from trainers.models.flux import _places as places_sent
 from trainers.models.memory import Footprint
+from trainers.models.random_weights import random_pipeline
+from trainers.models.sdxl import _sizes as sizes_sent
+from trainers.models.tiny_sizes import TINY
 from trainers.policy import Policy
 from trainers.presets import build_config
 from trainers.rewards import load_reward
@@ -101,6 +110,48 @@ def test_sampling_never_waits_for_the_device(family, method):
     assert reads.count == 0
 
 
+class HostCopies(TorchDispatchMode):
+    """Counts what is sent to the device, whose part the meta device plays: it has shapes but no values."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        result = func(*args, **(kwargs or {}))
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.count += any(one.is_meta for one in made) and any(one.device.type == "cpu" for one in given)
+        return result
+
+
+# Z-Image takes lists of tokens, whose lengths have to be looked up.
+@pytest.mark.parametrize("name", [name for name in TINY if name != "tiny-z-image"])
+def test_a_pass_of_a_real_network_neither_reads_nor_sends_a_value(name):
+    """Reading a value from the meta device fails, so a pass that succeeds has read none."""
+    model = random_pipeline(name, "meta")
+    rows = model.encode(PROMPTS).select(torch.arange(2, device="meta"))
+    latents = torch.zeros(2, *model.latent_shape, device="meta")
+    model.predict(model.network, latents, 500.0, rows)  # may send what is then kept
+    with HostCopies() as copies:
+        model.predict(model.network, latents, 500.0, rows)
+    assert copies.count == 0
+
+
+def test_the_count_of_copies_sees_them():
+    with HostCopies() as copies:
+        torch.ones(2).to("meta")
+    assert copies.count == 1
+
+
+@pytest.mark.parametrize("cached", [sizes_sent, places_sent])
+def test_what_a_call_of_the_pipeline_left_behind_can_be_trained_with(cached):
+    cached.cache_clear()
+    first = (FluxPipeline,) if cached is places_sent else ()
+    with torch.inference_mode():
+        assert not cached(*first, 4, 4, torch.device("cpu"), torch.float32).is_inference()
+
+
 def test_the_count_of_reads_sees_them():
     with ScalarReads() as reads:
         float(torch.ones(2).sum())
@@ -113,3 +164,41 @@ def test_settings_are_refused_that_are_no_choice():
     for wrong in ({"compile": "all"}, {"gradient_checkpointing": "yes"}):
         with pytest.raises(InputError, match="must be one of"):
             build_config("tiny-flow", "grpo", "brightness", wrong)
+
+
+class Watched(Conditions):
+    """Encoded prompts that note how many rows are gathered at once."""
+
+    largest = 0
+
+    def select(self, index):
+        Watched.largest = max(Watched.largest, len(index))
+        return super().select(index)
+
+
+@pytest.mark.parametrize("method", ["rsm_zeroth_order_flow", "sqdf", "awm"])
+def test_prompts_are_gathered_for_the_rows_of_one_pass_only(method):
+    trainer = toy("flow", method, micro_batch=2, replay_size=20)
+    found = trainer.conditions
+    trainer.conditions = Watched(found.embeds, found.pooled, found.negative_embeds, found.negative_pooled)
+    Watched.largest = 0
+    follow(trainer, 2)
+    assert Watched.largest == 2
+
+
+@pytest.mark.parametrize("method", ["rsm_zeroth_order_flow", "sqdf"])
+def test_prompts_that_wait_in_main_memory_travel_once_a_rollout_and_teach_the_same(method):
+    usual, offloaded = (toy("flow", method, micro_batch=2, replay_size=20) for _ in range(2))
+    offloaded.conditions = replace(offloaded.conditions, home=torch.device("cpu"))
+    assert timeless(follow(usual, 3)) == timeless(follow(offloaded, 3))
+
+
+def test_some_prompts_keep_their_numbers_and_the_others_are_refused():
+    rows = Conditions(torch.arange(12.0).view(6, 2, 1), None, torch.zeros(1, 2, 1), None)
+    assert rows.only(torch.tensor([1])) is rows, "all are at home"
+    held = replace(rows, home=torch.device("cpu")).only(torch.tensor([4, 1, 4]))
+    assert len(held.embeds) == 2 and held.home is None
+    wanted = torch.tensor([1, 4, 1])
+    assert torch.equal(held.select(wanted).embeds, rows.embeds[wanted])
+    with pytest.raises(IndexError):
+        held.select(torch.tensor([0]))

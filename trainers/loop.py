@@ -199,12 +199,13 @@ class Trainer:
         number, config = self.progress.rollouts, self.config
         chosen = prompt_batch(config.seed, number, len(self.prompts), config.prompts_per_update)
         generators = {name: generator_for(config.seed, name, number) for name in PURPOSES}
+        mine = torch.tensor(chosen[self.ranks.share.rows(len(chosen))])
         task = Task(
             self.policy,
             self.schedule,
             self.prompts,
-            self.conditions,
-            torch.tensor(chosen[self.ranks.share.rows(len(chosen))]),
+            self.conditions.only(torch.cat([mine, self.estimator.stored_prompts()])),
+            mine,
             self.reward,
             generators,
             self.ranks,

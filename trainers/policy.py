@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from trainers.core.schedule import Schedule
 from trainers.errors import InputError
 from trainers.models.base import Conditions, PipelineModel
+from trainers.models.conditions import Chosen
 from trainers.parallel import map_chunks
 from trainers.phases import phase
 
@@ -194,7 +195,9 @@ class Policy:
         with self._adapter_off():
             return self._guided(self.network, latents, schedule, step, rows)
 
-    def sample_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+    def sample_output(
+        self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions | Chosen
+    ) -> Tensor:
         """Return the rollout policy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
 
         @torch.no_grad()  # here, because every thread has a grad mode of its own
