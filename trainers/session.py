@@ -169,8 +169,8 @@ class Session:
         heldout = load_prompts(config.heldout_prompts)
         scorer = ev.load_scorer(config, heldout, device)
         items = ev.plan(heldout, config.eval_prompts, config.eval_samples_per_prompt, config.seed)
-        trainer = load_trainer(config, scorer.reward, device, self.ranks, check)
-        trainer.policy.model.remember([item.prompt for item in items])
+        drawn = [item.prompt for item in items]
+        trainer = load_trainer(config, scorer.reward, device, self.ranks, check, drawn)
         if (footprint := trainer.policy.model.footprint) != EVERYTHING:
             self._log(f"fitted into memory: {footprint}")
         self._probes = Probes(self.folder, config, scorer, items)
@@ -318,7 +318,8 @@ class Session:
         save_adapter(trainer.policy, self.folder.adapter)
         self.interruption.check()
         base = trainer.policy.model
-        # Where memory is short the base model itself takes the adapter; no rollout needs it any more.
+        # On a large model's GPU the base itself takes the adapter: the training's networks are still there, a
+        # second pipeline need not fit beside them, and no rollout needs the base any more.
         spare = base if base.footprint.offload else None
         spec = configured(self.config)
         model = reload_adapter(spec, self.folder.adapter, str(trainer.policy.device), spare)

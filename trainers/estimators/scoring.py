@@ -28,16 +28,22 @@ def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
         with phase("reward"):
             return task.reward(images, [words[i] for i in chunk.tolist()]).float()
 
-    chunks = torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch))
+    chunks = torch.arange(len(latents)).split(pictures_at_once(task))
     if latents.device.type != "cpu" and not running():
         return torch.cat(overlapped(decode, judge, chunks))
     return torch.cat(map_chunks(lambda chunk: judge(chunk, decode(chunk)), chunks, latents.device))
 
 
+def pictures_at_once(task: Task) -> int:
+    """Return how many pictures are decoded at once: as memory and the kind of device want it."""
+    model = task.policy.model
+    return decoding_batch(model.device, min(task.policy.micro_batch, model.footprint.decode_batch))
+
+
 def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tuple[Tensor, Tensor]:
     """Return the (B,) rewards and their gradients (B, C, H, W) with respect to finished latents."""
     rewards, gradients = [], []
-    for chunk in torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch)):
+    for chunk in torch.arange(len(latents)).split(pictures_at_once(task)):
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             values, gradient = reward_gradient(task, leaf, leaf, prompt_index[chunk])
