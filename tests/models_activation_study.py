@@ -2,8 +2,8 @@
 
 Run ``python -m tests.models_activation_study``. Tensors are on the meta device: shapes and dtypes pass
 through the real diffusers classes, and what autograd would keep for the backward pass is added up; attention
-keeps what the fused kernels keep. The printed lines are the table in ``trainers/models/memory.py``, but for its
-text encoders, whose parameters ``tests/models/test_memory.py`` counts.
+keeps what the fused kernels keep. The printed lines are the table in ``trainers/models/memory.py``, but for
+its text encoders, whose parameters ``tests/models/test_memory.py`` counts.
 """
 
 from __future__ import annotations

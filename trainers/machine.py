@@ -108,6 +108,12 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let a GPU's peak begin anew; the process's own cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device) -> float:
     """Return the most memory that this process has used so far, in MB (2**20 bytes).
 
