@@ -20,6 +20,7 @@ from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.errors import FaultError
 from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
+from trainers.loss_scale import LossScale
 from trainers.machine import differentiable_attention, peak_memory_mb
 from trainers.models.base import PipelineModel
 from trainers.objective import Objective
@@ -114,6 +115,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        self._loss_scale = LossScale(self.policy.parameters(), dtype)
         self.conditions = model.encode(self.prompts)
         self._use_micro_batch(config.micro_batch)
         self.progress = Progress()
@@ -265,6 +267,17 @@ class Trainer:
         )
 
     def _update(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> tuple[Sums, float]:
+        self._loss_scale.begin()
+        while True:
+            sums = self._gradients(task, part, old)
+            with phase("optimiser"):
+                limit = self.config.max_grad_norm
+                norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit))
+                if math.isfinite(norm) or not math.isfinite(sums.loss) or not self._loss_scale.lower():
+                    self._step(sums, norm)
+                    return sums, norm
+
+    def _gradients(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> Sums:
         self.optimiser.zero_grad(set_to_none=True)
         tally = Tally()
         for number, (rows, weight) in enumerate(self._chunks(part)):
@@ -277,16 +290,14 @@ class Trainer:
             result = self.objective(rows, output, previous, reference)
             loss = result.loss.sum() * weight
             with phase("training_backward"):
-                loss.backward()
+                self._loss_scale.backward(loss, output)
             self.rows_trained += len(rows.latents)
             tally.add(rows, loss, result, reference is not None)
         sums = tally.sums(self.ranks)
         self.ranks.sum_gradients(self.policy.parameters())
-        with phase("optimiser"):
-            return sums, self._step(sums)
+        return sums
 
-    def _step(self, sums: Sums) -> float:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))
+    def _step(self, sums: Sums, norm: float) -> None:
         for name, value in (("loss", sums.loss), ("gradient norm", norm)):
             if not math.isfinite(value):
                 raise FaultError(
@@ -295,7 +306,6 @@ class Trainer:
                     "kl_weight."
                 )
         self.optimiser.step()
-        return norm
 
     def _metrics(self, rollout, sums, norm, rollout_seconds, update_seconds) -> UpdateMetrics:
         share = self.config.updates_per_rollout

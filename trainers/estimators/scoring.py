@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainers.loss_scale import power_of_two
 from trainers.machine import decoding_batch, differentiable_attention
 from trainers.parallel import map_chunks, overlapped
 from trainers.phases import phase, running
@@ -59,8 +60,15 @@ def reward_gradient(task: Task, clean: Tensor, leaf: Tensor, index: Tensor) -> t
     with phase("reward"):
         values = task.reward(images, prompts_of(task, index))
     with phase("reward_gradient"):
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return values, gradient
+        (gradient,) = torch.autograd.grad(values.sum(), clean)
+        return values, gradient if clean is leaf else _through_network(clean, gradient, leaf)
+
+
+def _through_network(clean: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradient with respect to ``leaf``, scaled on its way row by row, in case that is float16."""
+    scale = power_of_two(gradient.abs().flatten(1).amax(1)).to(gradient).view(-1, 1, 1, 1)
+    (passed,) = torch.autograd.grad(clean, leaf, gradient * scale)
+    return passed / scale.to(passed)
 
 
 def in_full_precision(values: Tensor) -> Tensor:
