@@ -1,10 +1,13 @@
 """What makes training quicker or smaller changes nothing that is learned."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import FluxPipeline
+from torch._dynamo import config as dynamo
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,7 +23,7 @@ from trainers.models.memory import Footprint
 from trainers.models.random_weights import random_pipeline
 from trainers.models.sdxl import _sizes as sizes_sent
 from trainers.models.tiny_sizes import TINY
-from trainers.policy import Policy
+from trainers.policy import Policy, _compile
 from trainers.presets import build_config
 from trainers.rewards import load_reward
 
@@ -57,12 +60,57 @@ def test_a_network_that_cannot_do_it_is_refused_in_words(setting):
         Policy(model, 2, 4.0, 0, compiled=setting == "compiled")
 
 
+@pytest.fixture
+def no_silent_limit():
+    """Lets the compiler fail where it would stop compiling and say nothing, and puts its limits back."""
+    kept = (dynamo.recompile_limit, dynamo.accumulated_recompile_limit)
+    torch._dynamo.reset()
+    with dynamo.patch(fail_on_recompile_limit_hit=True):
+        yield
+    dynamo.recompile_limit, dynamo.accumulated_recompile_limit = kept
+    torch._dynamo.reset()
+
+
+class Widening(torch.nn.Module):
+    """Blocks of one class and many widths, as those of a UNet."""
+
+    class Block(torch.nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.inner = torch.nn.Linear(width, width)
+
+        def forward(self, values):
+            return torch.tanh(self.inner(values))
+
+    _repeated_blocks = ("Block",)
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Widening.Block(width) for width in range(3, 15))
+
+    def forward(self, rows):
+        return [block(torch.zeros(rows, block.inner.in_features)) for block in self.blocks]
+
+
+@pytest.mark.parametrize("raised", [True, False])
+def test_every_kind_of_block_is_compiled(raised, no_silent_limit):
+    network = Widening()
+    _compile(network, backend="eager")
+    if not raised:
+        dynamo.recompile_limit = 8
+    with pytest.raises(FailOnRecompileLimitHit) if not raised else contextlib.nullcontext():
+        for rows in (4, 2, 3, 1):
+            network(rows)
+            with torch.no_grad():
+                network(rows)
+
+
 @pytest.mark.slow
-def test_compiled_blocks_learn_the_same():
+@pytest.mark.parametrize("name", ["tiny-flow", "tiny-diffusion"])
+def test_compiled_blocks_learn_the_same(name, no_silent_limit):
     """The compiler fuses operations, so the last digits differ; the first ratio is 1 all the same."""
-    plain, compiled = (
-        shipped("tiny-flow", "rsm_zeroth_order_flow", compile=value) for value in ("off", "regional")
-    )
+    method = f"rsm_zeroth_order_{name.removeprefix('tiny-')}"
+    plain, compiled = (shipped(name, method, compile=value) for value in ("off", "regional"))
     lines = [follow(trainer, 2)[-1] for trainer in (plain, compiled)]
     assert lines[1].ratio_mean == 1.0 and lines[1].clip_fraction == 0.0
     assert lines[1].reward_mean == pytest.approx(lines[0].reward_mean, rel=1e-4)

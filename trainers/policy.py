@@ -28,6 +28,7 @@ from trainers.parallel import map_chunks
 from trainers.phases import phase
 
 ADAPTER = "default"
+COMPILED_PER_KIND = 16  # with and without gradient, adapter and guidance, for one and for any number of rows
 
 
 def _go_on() -> None:
@@ -253,8 +254,9 @@ def _save_memory(network: nn.Module) -> None:
     network.enable_gradient_checkpointing()
 
 
-def _compile(*networks: nn.Module) -> None:
+def _compile(*networks: nn.Module, backend: str = "inductor") -> None:
     """Compile each network's repeated blocks, once for all blocks of a kind, when they are first used."""
+    kinds = set()
     for network in networks:
         # Not every class of diffusers names its repeated blocks; those that no device may split are the same.
         names = (
@@ -266,4 +268,15 @@ def _compile(*networks: nn.Module) -> None:
                 f"'compile' is regional, but {type(network).__name__} names no repeated blocks; use off."
             )
         for block in blocks:
-            block.compile()
+            kinds.add((type(block), tuple(tuple(part.shape) for part in block.parameters())))
+            block.compile(backend=backend)
+    _allow_compilations(len(kinds))
+
+
+def _allow_compilations(kinds: int) -> None:
+    """Let the compiler make every kind of block: beyond its limit it silently leaves blocks as they are."""
+    from torch._dynamo import config
+
+    wanted = kinds * COMPILED_PER_KIND
+    config.recompile_limit = max(config.recompile_limit, wanted)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, wanted)
