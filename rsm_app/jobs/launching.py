@@ -29,7 +29,8 @@ def launch(run: Run, ticket: int, device: str) -> None:
     else:
         settings = run.settings()
         asked = str(settings.get("device", "auto"))
-        count = processes(asked, device, int(settings.get("prompts_per_update", 1)))
+        prompts, model = int(settings.get("prompts_per_update", 1)), str(settings.get("model", ""))
+        count = processes(asked, device, prompts, model)
         workers.launch(run, ticket, device, visibility(asked, device), count)
 
 
