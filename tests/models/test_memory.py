@@ -214,6 +214,15 @@ def test_random_weights_sample_and_are_the_same_each_time(name):
     assert torch.equal(pictures, other.sample(["a", "b"], [1, 2]))
 
 
+def test_forward_process_methods_train_stable_diffusion_3_without_guidance():
+    for method in ("awm", "diffusion_nft"):
+        scales = [
+            default_config(name, method, "brightness").guidance_scale for name in ("sd35-medium", "flux-dev")
+        ]
+        assert scales == [1.0, None], "FLUX's scale is an input of its network, not guidance"
+    assert default_config("sd35-medium", "grpo", "brightness").guidance_scale is None
+
+
 def test_unknown_random_weights_name_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'sd35-medium'"):
         random_spec("sd35-medum")
