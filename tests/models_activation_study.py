@@ -2,7 +2,8 @@
 
 Run ``python -m tests.models_activation_study``. Tensors are on the meta device: shapes and dtypes pass
 through the real diffusers classes, and what autograd would keep for the backward pass is added up; attention
-keeps what the fused kernels keep. The printed lines are the table in ``trainers/models/memory.py``.
+keeps what the fused kernels keep. The printed lines are the table in ``trainers/models/memory.py``, but for
+its text encoders, whose parameters ``tests/models/test_memory.py`` counts.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def main():
     print(f"TINY_DECODER_GB = {tiny_decoder():.2f}")
     for name in parser.parse_args().names or FULL:
         parameters, kept, again, decoder = costs(name)
-        print(f'    "{name}": Costs({parameters:.2f}, {kept:.2f}, {again:.2f}, {decoder:.2f}),', flush=True)
+        print(
+            f'    "{name}": Costs({parameters:.2f}, {kept:.2f}, {again:.2f}, {decoder:.2f}, …),', flush=True
+        )
 
 
 if __name__ == "__main__":

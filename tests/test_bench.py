@@ -3,14 +3,21 @@
 import json
 
 import pytest
+import torch
+from peft.tuners.lora import LoraLayer
 
-from trainers.bench import bench, table
+from trainers.bench import _fitting, _undress, bench, table
 from trainers.cli import main
-from trainers.models.random_weights import SIZES
+from trainers.loop import Trainer
+from trainers.models.memory import Footprint
+from trainers.models.random_weights import SIZES, random_pipeline
 from trainers.models.sizes import FULL
 from trainers.models.tiny_sizes import TINY
 from trainers.phases import OWN
 from trainers.presets import build_config
+from trainers.rewards import load_reward
+
+LEAN = Footprint(gradient_checkpointing=True, one_network=True)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,30 @@ def test_ratios_are_to_the_plain_pipeline_and_the_bare_network(result):
     lines = table(result).splitlines()
     assert len(lines) == len(result) - 1 + len(result["shares"])
     assert json.loads(json.dumps(result)) == result
+
+
+def test_a_baseline_takes_the_batch_that_fits():
+    def timed(batch, limit):
+        if batch > limit:
+            raise RuntimeError("CUDA out of memory.")
+        return 10.0 * batch
+
+    assert _fitting(16, lambda batch: timed(batch, 16)) == (160.0, 16)
+    assert _fitting(16, lambda batch: timed(batch, 5)) == (40.0, 4)
+    assert _fitting(16, lambda batch: timed(batch, 0)) == (None, 0)
+
+
+def test_the_baselines_have_no_lora_and_keep_their_activations(one_thread):
+    model = random_pipeline("tiny-sd3", footprint=LEAN)
+    config = build_config("tiny-flow", "grpo", "brightness", {"compile": "regional"})
+    trainer = Trainer(config, model, load_reward("brightness"), ["a"], torch.float32)
+    network = model.network
+    assert network is trainer.policy.network and network.is_gradient_checkpointing
+    assert any(module._compiled_call_impl for module in network.modules())
+    _undress(trainer, torch.float32)
+    assert not network.is_gradient_checkpointing
+    assert not any(isinstance(module, LoraLayer) for module in network.modules())
+    assert not any(module._compiled_call_impl for module in network.modules())
 
 
 def test_a_model_and_random_weights_exclude_each_other(capsys):

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from trainers.cli import main
-from trainers.comparison import races, run_races
+from trainers.comparison import _Field, races, run_races
 from trainers.comparison_report import fields, findings, save_figure, tables
 from trainers.method_docs import methods_page
 from trainers.methods import fitting_methods
@@ -130,3 +131,10 @@ def test_the_methods_page_shows_the_records(tmp_path):
     assert "### tiny-flow on tiny_clip: 5 s or 9 network evaluations, 2 seeds" in page
     assert "`awm` gained most" in page
     assert "Compared on pictures" not in methods_page(tmp_path / "none.jsonl")
+
+
+def test_pictures_are_numbered_on_the_device_that_indexes_them():
+    """A processor's numbers cannot be indexed by those of a GPU, whose part the meta device plays."""
+    field = _Field.__new__(_Field)
+    field.items, field.noise = range(3), torch.empty(3, device="meta")
+    assert field._numbers().device == field.noise.device

@@ -9,12 +9,10 @@ from tests.estimators.toy_model import WORDS, Smooth, ToyModel
 from tests.test_loop import SCALED
 from tests.threaded_ranks import side_by_side, threads_of
 from tests.trainer_cases import EVERY, equal, follow, toy
-from trainers.config import RunConfig
 from trainers.core.share import WHOLE, Share
 from trainers.errors import FaultError, InputError
 from trainers.interruption import StopRequested
 from trainers.loop import Trainer
-from trainers.ranks import check_sharing
 
 SEVERAL_UPDATES = (
     "rsm_zeroth_order_flow",
@@ -179,5 +177,33 @@ def test_shares_together_draw_what_one_process_draws():
 
 def test_settings_that_cannot_be_shared_are_refused():
     with pytest.raises(InputError, match="24, which 5 processes cannot"):
-        check_sharing(RunConfig(prompts_per_update=24), threads_of(5)[0])
-    check_sharing(RunConfig(prompts_per_update=24), threads_of(4)[0])
+        threads_of(5)[0].check_sharing(24)
+    threads_of(4)[0].check_sharing(24)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that remembers that it is on another device until it is fetched."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_checkpoints_travel_through_main_memory():
+    """A tensor of the leader's GPU would arrive on the same GPU, whichever the other process works on."""
+    _, several = crew("flow", "sqdf", 2, replay_size=20)
+    trailing = crew("flow", "diffusion_nft", 2)[1][0]
+    for trainer in (several[0], trailing):
+        trainer.optimiser.zero_grad()
+        for parameter in trainer.policy.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        trainer.optimiser.step()
+        saved = trainer.checkpoint()
+        for tensors in (saved.lora, saved.trailing, saved.estimator, *saved.optimiser.values()):
+            tensors |= {name: tensor.as_subclass(Elsewhere) for name, tensor in tensors.items()}
+        told = []
+        trainer.ranks.order = lambda name, payload, told=told: told.append(payload)
+        trainer.restore(saved)
+        (sent,) = told
+        parts = [sent.lora, sent.trailing, sent.estimator, *sent.optimiser.values()]
+        assert {type(tensor) for tensors in parts for tensor in tensors.values()} == {torch.Tensor}
+    assert sent.trailing and sent.optimiser

@@ -63,3 +63,12 @@ def test_without_a_trailing_policy_the_old_one_is_the_trained_one():
     trainer = toy("flow", "grpo")
     assert not trainer.policy.trails
     assert trainer.checkpoint(0.0).trailing == {}
+
+
+def test_a_stored_average_goes_to_the_device_of_the_policy():
+    trainer = toy("flow", "diffusion_nft", old_decay_rate=0.4, old_decay_max=0.5)
+    follow(trainer, 1)
+    saved = trainer.checkpoint()
+    trainer.policy.model.device = torch.device("meta")
+    trainer.policy.load_trailing(saved.trailing)
+    assert {tensor.device.type for tensor in trailing(trainer)} == {"meta"}

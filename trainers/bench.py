@@ -2,13 +2,14 @@
 
 Every figure comes from one process. Rollouts and updates are medians over several rounds after a warm-up
 round; then as many rounds run under a clock (``trainers.phases``), which may slow them on a GPU: the split.
-The plain diffusers pipeline and the bare network are timed last, at the run's own steps, guidance, precision
-and batch, so ratios mean something on a noisy machine.
+The plain diffusers pipeline and the bare network are timed last, without LoRA and recomputed activations, at
+the run's own steps, guidance, precision and micro-batch, so ratios mean something on a noisy machine. Where
+memory does not suffice for that, the batch is halved, and the figures say so.
 """
 
 from __future__ import annotations
 
-import copy
+import gc
 import statistics
 import time
 from collections.abc import Callable
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 import torch
 
 from trainers.config import RunConfig
+from trainers.failures import out_of_memory
 from trainers.loop import Trainer, UpdateMetrics
 from trainers.machine import (
     choose_device,
     choose_dtype,
     differentiable_attention,
+    forget_peak,
     peak_memory_mb,
     quiet_libraries,
     use_threads,
@@ -33,8 +36,6 @@ from trainers.models.random_weights import random_pipeline, random_spec, size_fo
 from trainers.phases import OWN, PHASES, split
 from trainers.prompts import load_prompts
 from trainers.rewards import load_reward
-
-PLAIN_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def bench(config: RunConfig, rounds: int, random_weights: str = "") -> dict:
 
     Returns:
         Pictures and rows per second, seconds per rollout and update, seconds of all processor cores together
-        per rollout with its updates (which other programs hardly change), peak memory in MB, the share of
-        every phase, and the ratios to the plain pipeline and the bare network.
+        per rollout with its updates (which other programs hardly change), peak memory in MB of rollouts and
+        updates, the share of every phase, and the ratios to the plain pipeline and the bare network, None
+        where memory has no room for these.
 
     Raises:
         InputError: There are no such random weights.
@@ -88,12 +90,14 @@ def bench(config: RunConfig, rounds: int, random_weights: str = "") -> dict:
         config, model, load_reward(config.reward, device, config), load_prompts(config.prompts), dtype
     )
     load_seconds = time.perf_counter() - loaded
+    forget_peak(trainer.policy.device)
     trainer.advance()
     timed = _timed_rounds(trainer, rounds)
     shares = _shares(trainer, rounds)
-    memory = peak_memory_mb()
-    plain = _plain_rows_per_second(trainer, rounds, dtype)
-    bare = _bare_rows_per_second(trainer, rounds, dtype)
+    memory = peak_memory_mb(trainer.policy.device)
+    _undress(trainer, dtype)
+    plain, plain_batch = _fitting(trainer.micro_batch, lambda n: _plain_rows_per_second(trainer, rounds, n))
+    bare, bare_batch = _fitting(trainer.micro_batch, lambda n: _bare_rows_per_second(trainer, rounds, n))
     per_rollout = timed.rollout + timed.update * config.updates_per_rollout
     trained = timed.trained / (timed.update * config.updates_per_rollout)
     return {
@@ -115,9 +119,11 @@ def bench(config: RunConfig, rounds: int, random_weights: str = "") -> dict:
         "network_rows_per_second": timed.evaluations / per_rollout,
         "rollout_rows_per_second": timed.sampled / timed.rollout,
         "plain_pipeline_rows_per_second": plain,
-        "rollout_to_plain": timed.sampled / timed.rollout / plain,
+        "plain_pipeline_batch": plain_batch,
+        "rollout_to_plain": timed.sampled / timed.rollout / plain if plain else None,
         "bare_training_rows_per_second": bare,
-        "bare_to_training": bare / trained,
+        "bare_training_batch": bare_batch,
+        "bare_to_training": bare / trained if bare else None,
         "peak_memory_mb": memory,
         "overhead_share": sum(shares[name] for name in OWN),
         "shares": shares,
@@ -159,11 +165,35 @@ def _shares(trainer: Trainer, rounds: int) -> dict[str, float]:
     return {name: seconds.get(name, 0.0) / whole for name in (*PHASES, "engine")}
 
 
-def _plain_rows_per_second(trainer: Trainer, rounds: int, dtype: torch.dtype) -> float:
-    """Return the network rows per second of calling the pipeline itself, encoding and decoding included."""
-    model, policy, config = trainer.policy.model, trainer.policy, trainer.config
+def _undress(trainer: Trainer, dtype: torch.dtype) -> None:
+    """Leave the pipeline as anybody would load it; the trainer, which may share its network, is used up."""
+    model = trainer.policy.model
+    model.forget_lora()
+    if getattr(model.network, "is_gradient_checkpointing", False):
+        model.network.disable_gradient_checkpointing()
+    for module in model.network.modules():
+        module._compiled_call_impl = None
     model.pipe.to(dtype=dtype)
-    count = min(PLAIN_BATCH, config.micro_batch)
+
+
+def _fitting(batch: int, timed: Callable[[int], float]) -> tuple[float | None, int]:
+    """Return a baseline's rows per second and its batch, the largest that fits; (None, 0) when none does."""
+    while batch:
+        try:
+            return timed(batch), batch
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        batch //= 2
+    return None, 0
+
+
+def _plain_rows_per_second(trainer: Trainer, rounds: int, count: int) -> float:
+    """Return the network rows per second of calling the pipeline for ``count`` pictures, decoded."""
+    model, policy, config = trainer.policy.model, trainer.policy, trainer.config
     batch = [trainer.prompts[i % len(trainer.prompts)] for i in range(count)]
 
     def call(number: int) -> None:
@@ -174,11 +204,10 @@ def _plain_rows_per_second(trainer: Trainer, rounds: int, dtype: torch.dtype) ->
     return count * config.rollout_steps * guided / _median_seconds(call, rounds, policy.device)
 
 
-def _bare_rows_per_second(trainer: Trainer, rounds: int, dtype: torch.dtype) -> float:
+def _bare_rows_per_second(trainer: Trainer, rounds: int, count: int) -> float:
     """Return the rows per second of nothing but the network without adapter, forwards and backwards."""
     policy, schedule = trainer.policy, trainer.schedule
-    count = min(trainer.config.micro_batch, trainer.config.prompts_per_update)
-    network = copy.deepcopy(policy.model.network).to(dtype)
+    network, dtype = policy.model.network, policy.model.network.dtype
     rows = trainer.conditions.select(torch.arange(count) % len(trainer.prompts)).to(dtype)
     guided = policy.guidance_scale > 1
     rows = rows.guided() if guided else rows

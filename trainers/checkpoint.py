@@ -70,6 +70,20 @@ class Checkpoint:
     trailing: dict[str, Tensor] = field(default_factory=dict)
     estimator: dict[str, Tensor] = field(default_factory=dict)
 
+    def on_cpu(self) -> Checkpoint:
+        """Return the checkpoint in main memory, from where it may travel to a process with another GPU."""
+
+        def moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+        return Checkpoint(
+            self.progress,
+            moved(self.lora),
+            {number: moved(state) for number, state in self.optimiser.items()},
+            moved(self.trailing),
+            moved(self.estimator),
+        )
+
 
 def save_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint and drop the oldest.

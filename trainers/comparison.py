@@ -34,6 +34,7 @@ from trainers.run_folder import append_line, read_lines
 from trainers.samplers.kernels import ode
 from trainers.samplers.rollout import trajectory
 
+TOGETHER = 16  # pictures drawn at once
 PATIENCE = 4  # a race ends after this many times its seconds, whatever it has evaluated
 
 
@@ -178,11 +179,13 @@ class _Field:
     def measure(self, policy: Policy) -> ev.Scores:
         """Draw the pictures of all items with a policy, deterministically, and score them."""
         counted = policy.evaluations
-        pictures = torch.cat(
-            [self._draw(policy, part) for part in torch.arange(len(self.items)).split(16)]
-        ).cpu()
+        pictures = torch.cat([self._draw(policy, part) for part in self._numbers().split(TOGETHER)]).cpu()
         policy.evaluations = counted
         return self.scorer.score(pictures, self.items)
+
+    def _numbers(self) -> Tensor:
+        """Number the pictures on the model's device, where parts of them are indexed."""
+        return torch.arange(len(self.items), device=self.noise.device)
 
     def _draw(self, policy: Policy, part: Tensor) -> Tensor:
         def network(latents: Tensor, step: int, samples: Tensor) -> Tensor:

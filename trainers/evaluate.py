@@ -80,6 +80,7 @@ def sample_items(
 ) -> Iterator[Tensor]:
     """Draw the pictures of all items and yield them batch by batch as (B, 3, H, W) uint8."""
     chunks = batches(items, batch)
+    model.remember([item.prompt for item in items])
 
     def draw(chunk: Sequence[Item]) -> Tensor:
         images = model.sample([i.prompt for i in chunk], [i.seed for i in chunk], guidance_scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trainers.config import RunConfig
 from trainers.errors import InputError
@@ -16,7 +16,12 @@ from trainers.rewards import Mixture, unscorable
 
 
 def load_trainer(
-    config: RunConfig, reward: Mixture, device: str, ranks: Ranks, check: Callable[[], None]
+    config: RunConfig,
+    reward: Mixture,
+    device: str,
+    ranks: Ranks,
+    check: Callable[[], None],
+    drawn: Sequence[str] = (),
 ) -> Trainer:
     """Load the model and build the trainer at update 0.
 
@@ -26,6 +31,7 @@ def load_trainer(
         device: Where to load.
         ranks: The processes of the run.
         check: Called between two batches; may raise to end the work there.
+        drawn: Prompts that this process draws beside those it trains on.
 
     Raises:
         InputError: Prompts that the reward cannot score or the model would cut off.
@@ -39,7 +45,7 @@ def load_trainer(
     found += model.prompt_problems(prompts + load_prompts(config.heldout_prompts))
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
-    model.remember(prompts)
+    model.remember([*prompts, *drawn])  # before the training's networks take the room of the encoders
     trainer = Trainer(config, model, reward, prompts, choose_dtype(config, device), ranks=ranks)
     model.before_batch = trainer.policy.before_batch = check
     check()

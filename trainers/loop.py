@@ -20,6 +20,7 @@ from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.errors import FaultError
 from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
+from trainers.loss_scale import LossScale
 from trainers.machine import differentiable_attention, peak_memory_mb
 from trainers.models.base import PipelineModel
 from trainers.objective import Objective
@@ -114,6 +115,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        self._loss_scale = LossScale(self.policy.parameters(), dtype)
         self.conditions = model.encode(self.prompts)
         self._use_micro_batch(config.micro_batch)
         self.progress = Progress()
@@ -176,7 +178,8 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same config, made by any number of processes."""
-        self.ranks.order("restore", checkpoint)
+        if not self.ranks.alone:
+            self.ranks.order("restore", checkpoint.on_cpu())
         self.policy.load_trailing(checkpoint.trailing)
         self.policy.load_state(checkpoint.lora)
         restore_optimiser(self.optimiser, checkpoint.optimiser)
@@ -198,12 +201,13 @@ class Trainer:
         number, config = self.progress.rollouts, self.config
         chosen = prompt_batch(config.seed, number, len(self.prompts), config.prompts_per_update)
         generators = {name: generator_for(config.seed, name, number) for name in PURPOSES}
+        mine = torch.tensor(chosen[self.ranks.share.rows(len(chosen))])
         task = Task(
             self.policy,
             self.schedule,
             self.prompts,
-            self.conditions,
-            torch.tensor(chosen[self.ranks.share.rows(len(chosen))]),
+            self.conditions.only(torch.cat([mine, self.estimator.stored_prompts()])),
+            mine,
             self.reward,
             generators,
             self.ranks,
@@ -263,6 +267,17 @@ class Trainer:
         )
 
     def _update(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> tuple[Sums, float]:
+        self._loss_scale.begin()
+        while True:
+            sums = self._gradients(task, part, old)
+            with phase("optimiser"):
+                limit = self.config.max_grad_norm
+                norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit))
+                if math.isfinite(norm) or not math.isfinite(sums.loss) or not self._loss_scale.lower():
+                    self._step(sums, norm)
+                    return sums, norm
+
+    def _gradients(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> Sums:
         self.optimiser.zero_grad(set_to_none=True)
         tally = Tally()
         for number, (rows, weight) in enumerate(self._chunks(part)):
@@ -275,16 +290,14 @@ class Trainer:
             result = self.objective(rows, output, previous, reference)
             loss = result.loss.sum() * weight
             with phase("training_backward"):
-                loss.backward()
+                self._loss_scale.backward(loss, output)
             self.rows_trained += len(rows.latents)
             tally.add(rows, loss, result, reference is not None)
         sums = tally.sums(self.ranks)
         self.ranks.sum_gradients(self.policy.parameters())
-        with phase("optimiser"):
-            return sums, self._step(sums)
+        return sums
 
-    def _step(self, sums: Sums) -> float:
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm))
+    def _step(self, sums: Sums, norm: float) -> None:
         told = {"loss": sums.loss, "gradient norm": norm, "mean ratio": sums.mean_ratio, "KL": sums.mean_kl}
         for name, value in told.items():
             if not math.isfinite(value):  # a ratio may be so where the loss, clipped, is not
@@ -294,7 +307,6 @@ class Trainer:
                     "kl_weight."
                 )
         self.optimiser.step()
-        return norm
 
     def _metrics(self, rollout, sums, norm, rollout_seconds, update_seconds) -> UpdateMetrics:
         share = self.config.updates_per_rollout
@@ -312,7 +324,7 @@ class Trainer:
             kl=sums.mean_kl,
             lr=self.config.learning_rate,
             images_per_second=rollout.images_sampled / (rollout_seconds + update_seconds * share),
-            peak_memory_mb=peak_memory_mb(),
+            peak_memory_mb=peak_memory_mb(self.policy.device),
             rollout_seconds=rollout_seconds,
             update_seconds=update_seconds,
             images_sampled=self.progress.images_sampled,

@@ -27,9 +27,14 @@ def choose_device(config: RunConfig) -> str:
     """Return the device to run on.
 
     Raises:
-        InputError: A GPU was asked for that is not there.
+        InputError: A GPU was asked for that is not there, or one GPU for several processes.
     """
     several = launched()[1] > 1
+    if several and ":" in config.device:
+        raise InputError(
+            f"'device' names one GPU, {config.device}, but the run has {launched()[1]} processes, and each "
+            "takes its own; use auto or cuda."
+        )
     if config.device == "auto" and not (torch.cuda.is_available() and gpu_is_real()):
         return "cpu"
     if config.device in ("auto", "cuda") and several:
@@ -55,7 +60,7 @@ def choose_dtype(config: RunConfig, device: str) -> torch.dtype:
     if config.dtype != "auto":
         return DTYPES[config.dtype]
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return gpu_precision()
     return torch.bfloat16 if native_bfloat16() else torch.float32
 
 
@@ -96,6 +101,12 @@ def settled(config: RunConfig, device: str, record: Path) -> RunConfig:
     if (now := Machine(kind, dtype, threads)) != first:
         write_json(record, asdict(now))
     return replace(config, dtype=dtype, threads=threads)
+
+
+def gpu_precision() -> torch.dtype:
+    """Return the 16-bit precision that the GPU multiplies in hardware."""
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def native_bfloat16() -> bool:
@@ -143,9 +154,19 @@ def quiet_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def peak_memory_mb() -> float:
-    """Return the largest resident memory of this process so far, in MB (2**20 bytes); on a GPU, its peak."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
+def forget_peak(device: torch.device) -> None:
+    """Let a GPU's peak begin anew; the process's own cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory that this process has used so far, in MB (2**20 bytes).
+
+    Args:
+        device: A GPU, whose memory is then meant, or the CPU.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from trainers.core.schedule import Schedule
 from trainers.errors import InputError
 from trainers.models.base import Conditions, PipelineModel
+from trainers.models.conditions import Chosen
 from trainers.parallel import map_chunks
 from trainers.phases import phase
 
 ADAPTER = "default"
+COMPILED_PER_KIND = 16  # with and without gradient, adapter and guidance, for one and for any number of rows
 
 
 def _go_on() -> None:
@@ -135,7 +137,9 @@ class Policy:
 
     def load_trailing(self, tensors: dict[str, Tensor]) -> None:
         """Put back the tensors of ``trailing_state``."""
-        self._trailing = [tensors[str(number)].clone() for number in range(len(tensors))] or None
+        self._trailing = [
+            tensors[str(number)].to(self.device, copy=True) for number in range(len(tensors))
+        ] or None
 
     @contextlib.contextmanager
     def _as_old(self):
@@ -192,7 +196,9 @@ class Policy:
         with self._adapter_off():
             return self._guided(self.network, latents, schedule, step, rows)
 
-    def sample_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+    def sample_output(
+        self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions | Chosen
+    ) -> Tensor:
         """Return the rollout policy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
 
         @torch.no_grad()  # here, because every thread has a grad mode of its own
@@ -248,8 +254,9 @@ def _save_memory(network: nn.Module) -> None:
     network.enable_gradient_checkpointing()
 
 
-def _compile(*networks: nn.Module) -> None:
+def _compile(*networks: nn.Module, backend: str = "inductor") -> None:
     """Compile each network's repeated blocks, once for all blocks of a kind, when they are first used."""
+    kinds = set()
     for network in networks:
         # Not every class of diffusers names its repeated blocks; those that no device may split are the same.
         names = (
@@ -261,4 +268,15 @@ def _compile(*networks: nn.Module) -> None:
                 f"'compile' is regional, but {type(network).__name__} names no repeated blocks; use off."
             )
         for block in blocks:
-            block.compile()
+            kinds.add((type(block), tuple(tuple(part.shape) for part in block.parameters())))
+            block.compile(backend=backend)
+    _allow_compilations(len(kinds))
+
+
+def _allow_compilations(kinds: int) -> None:
+    """Let the compiler make every kind of block: beyond its limit it silently leaves blocks as they are."""
+    from torch._dynamo import config
+
+    wanted = kinds * COMPILED_PER_KIND
+    config.recompile_limit = max(config.recompile_limit, wanted)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, wanted)

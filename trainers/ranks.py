@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from trainers.config import RunConfig
 from trainers.core.share import Share
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
@@ -62,6 +61,18 @@ class Ranks:
     def share(self) -> Share:
         """The part of every batch that is this process's."""
         return Share(self.rank, self.count)
+
+    def check_sharing(self, prompts: int) -> None:
+        """Refuse a rollout of so many prompts when it cannot be dealt out evenly.
+
+        Raises:
+            InputError: The number of prompts is no multiple of the number of processes.
+        """
+        if prompts % self.count:
+            raise InputError(
+                f"'prompts_per_update' is {prompts}, which {self.count} processes cannot share evenly; "
+                f"choose a multiple of {self.count}, or another number of processes."
+            )
 
     def exchange(self, value: Any = None) -> list:
         """Give an object and return everybody's, in the order of the processes.
@@ -143,8 +154,10 @@ class Ranks:
         return found
 
     def _sum(self, values: Tensor) -> Tensor:
+        # Under a launcher for GPUs the usual group cannot carry tensors of a run that is told to use the CPU.
+        group = self._group if values.device.type == "cpu" else None
         with self._answers():
-            distributed.all_reduce(values)
+            distributed.all_reduce(values, group=group)
         return values
 
     @contextlib.contextmanager
@@ -165,19 +178,6 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-def check_sharing(config: RunConfig, ranks: Ranks) -> None:
-    """Refuse a rollout that cannot be dealt out evenly.
-
-    Raises:
-        InputError: The number of prompts is no multiple of that of the processes.
-    """
-    if config.prompts_per_update % ranks.count:
-        raise InputError(
-            f"'prompts_per_update' is {config.prompts_per_update}, which {ranks.count} processes cannot "
-            f"share evenly; choose a multiple of {ranks.count}, or another number of processes."
-        )
 
 
 def _portable(error: Exception) -> Exception:

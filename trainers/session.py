@@ -36,7 +36,7 @@ from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS
 from trainers.probes import Probes
 from trainers.processes import process_age, process_identity
 from trainers.prompts import load_prompts
-from trainers.ranks import ALONE, Ranks, check_sharing
+from trainers.ranks import ALONE, Ranks
 from trainers.report import Comparison, verdict
 from trainers.run_folder import (
     HEARTBEAT_SECONDS,
@@ -158,7 +158,7 @@ class Session:
 
     def _load(self) -> tuple[Trainer, PipelineModel, Comparison]:
         check = self.interruption.check
-        check_sharing(self.config, self.ranks)
+        self.ranks.check_sharing(self.config.prompts_per_update)
         device, began = choose_device(self.config), self.folder.machine.exists()
         config = settled(self.config, device, self.folder.machine)
         self.ranks.order("load", (config, str(self.folder.path)))
@@ -170,8 +170,8 @@ class Session:
         heldout = load_prompts(config.heldout_prompts)
         scorer = ev.load_scorer(config, heldout, device)
         items = ev.plan(heldout, config.eval_prompts, config.eval_samples_per_prompt, config.seed)
-        trainer = load_trainer(config, scorer.reward, device, self.ranks, check)
-        trainer.policy.model.remember([item.prompt for item in items])
+        drawn = [item.prompt for item in items]
+        trainer = load_trainer(config, scorer.reward, device, self.ranks, check, drawn)
         if (footprint := trainer.policy.model.footprint) != EVERYTHING:
             self._log(f"fitted into memory: {footprint}")
         scorer.interrupt_with(self.interruption.check_wait)
@@ -200,6 +200,7 @@ class Session:
             self._baseline_seconds = max(self._baseline_seconds, checkpoint.progress.baseline_seconds)
         elif (self.folder.start / WEIGHTS).exists():
             load_adapter(trainer.policy, self.folder.start / WEIGHTS)
+            trainer.restore(trainer.checkpoint())  # so that the other processes begin with it, too
         lines = [line for line in self.folder.read_metrics() if line.get("step", 0) <= done]
         write_lines(self.folder.metrics, lines)
         self._probes.forget_after(done)
@@ -315,7 +316,8 @@ class Session:
         save_adapter(trainer.policy, self.folder.adapter)
         self.interruption.check()
         base = trainer.policy.model
-        # Where memory is short the base model itself takes the adapter; no rollout needs it any more.
+        # On a large model's GPU the base itself takes the adapter: the training's networks are still there, a
+        # second pipeline need not fit beside them, and no rollout needs the base any more.
         spare = base if base.footprint.offload else None
         spec = configured(self.config)
         model = reload_adapter(spec, self.folder.adapter, str(trainer.policy.device), spare)

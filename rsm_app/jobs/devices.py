@@ -2,7 +2,7 @@
 
 ``RSM_DEVICES`` names them (``cpu`` or ``cuda:0,cuda:1``); otherwise they are the GPUs that the NVIDIA driver
 lists, and the CPU. On ZeroGPU they are the GPU that is lent by the chunk (``zero_gpu``), and the CPU.
-``RSM_GPUS_PER_RUN`` lets one run have several of them.
+Where nobody else is served one run has all GPUs; ``RSM_GPUS_PER_RUN`` says how many instead.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 
+from rsm_app.jobs.places import on_space
 from trainers.errors import InputError
 from trainers.lending import on_zero_gpu
+from trainers.models import EMBEDDED
 
 CPU = "cpu"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -25,11 +27,11 @@ LENT = "cuda:0"  # what the lent GPU is called
 def devices() -> tuple[str, ...]:
     """Return the devices in the order in which they are given out, the CPU last.
 
-    With ``RSM_GPUS_PER_RUN`` above 1 so many GPUs form one device, named like ``cuda:0+1``.
+    GPUs that one run may have together form one device, named like ``cuda:0+1``.
 
     Raises:
         InputError: ``RSM_DEVICES`` names something else than ``cpu`` and ``cuda:N``, or
-            ``RSM_GPUS_PER_RUN`` is not a whole number of 1 or more.
+            ``RSM_GPUS_PER_RUN`` is neither auto nor a whole number of 1 or more.
     """
     text = os.environ.get("RSM_DEVICES", "").strip()
     if text in ("", "auto"):
@@ -40,13 +42,16 @@ def devices() -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     if not all(re.fullmatch(r"cpu|cuda:\d+", name) for name in names):
         raise InputError(f"RSM_DEVICES must be auto or names such as cpu or cuda:0,cuda:1, not '{text}'.")
-    return _together(names, _gpus_per_run())
+    return _together(names, _gpus_per_run(len(names)))
 
 
-def _gpus_per_run() -> int:
-    text = os.environ.get("RSM_GPUS_PER_RUN", "").strip() or "1"
+def _gpus_per_run(everything: int) -> int:
+    """Return how many GPUs a run has: by default all, but one on a Space, where visitors share them."""
+    text = os.environ.get("RSM_GPUS_PER_RUN", "").strip() or "auto"
+    if text == "auto":
+        return 1 if on_space() else everything
     if not re.fullmatch(r"[1-9]\d{0,3}", text):
-        raise InputError(f"RSM_GPUS_PER_RUN must be a whole number of 1 or more, not '{text}'.")
+        raise InputError(f"RSM_GPUS_PER_RUN must be auto or a whole number of 1 or more, not '{text}'.")
     return int(text)
 
 
@@ -84,15 +89,17 @@ def visibility(asked: str, device: str) -> dict[str, str]:
     return {VISIBLE: ",".join(own)}
 
 
-def processes(asked: str, device: str, prompts: int) -> int:
+def processes(asked: str, device: str, prompts: int, model: str) -> int:
     """Return how many processes a run starts: one a GPU, as many as can share its rollouts evenly.
 
     Args:
         asked: Its setting ``device``; a run that names one GPU uses that one.
         device: The device it is given.
         prompts: Its prompts per rollout.
+        model: Its base model; the embedded ones are too small to be worth sharing.
     """
-    count = max(1, len(gpu_numbers(device))) if asked in ("auto", "cuda") else 1
+    several = asked in ("auto", "cuda") and model not in EMBEDDED
+    count = max(1, len(gpu_numbers(device))) if several else 1
     return next(number for number in range(count, 0, -1) if prompts % number == 0)
 
 

@@ -44,9 +44,10 @@ def launch(run: Run, ticket: int, device: str) -> None:
         zero_gpu.launch(run, ticket, device)
     else:
         settings = run.settings()
-        asked, prompts = str(settings.get("device", "auto")), settings.get("prompts_per_update")
+        asked, model = str(settings.get("device", "auto")), str(settings.get("model", ""))
+        prompts = settings.get("prompts_per_update")
         # What cannot be right is the worker's to refuse, in a sentence.
-        count = processes(asked, device, prompts if isinstance(prompts, int) else 1)
+        count = processes(asked, device, prompts if isinstance(prompts, int) else 1, model)
         workers.launch(run, ticket, device, visibility(asked, device), count)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from safetensors.torch import load_file
 
-from tests.e2e.shell import ROOT, command, settings
+from tests.e2e.shell import ROOT, command, settings, trainers
 from tests.faults.sessions import ADAPTER, session, tiny_config
 from tests.rewards.servers import in_json, serving
 from trainers.launch import launcher
@@ -24,12 +24,12 @@ ENDLESS = {"max_updates": 0, "budget_seconds": 3600}
 
 
 @contextlib.contextmanager
-def two_processes(path, estimator="rsm_zeroth_order_flow", reward="brightness", **changes):
+def two_processes(path, estimator="rsm_zeroth_order_flow", reward="brightness", more=(), **changes):
     """Start a run in two processes; end what is left of it afterwards."""
-    words = ["--estimator", estimator, "--reward", reward, "--out", str(path)]
+    words = ["--estimator", estimator, "--reward", reward, "--out", str(path), *more]
     with open(f"{path}.txt", "w+", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [*LAUNCH, *command("train", *words, *settings(**SMALL, **changes))[2:]],
+            [*LAUNCH, *command("train", *words, *settings(**SMALL | changes))[2:]],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=output,
@@ -123,3 +123,18 @@ def test_a_dead_process_ends_the_run_with_a_sentence(tmp_path):
     assert updates >= 2 and list(folder.checkpoints.glob("*.safetensors"))
     resumed = Session(*reopen(folder.path, {"max_updates": updates + 1}), age=0.0).run()
     assert resumed.state == "succeeded" and resumed.updates == updates + 1
+
+
+def test_two_processes_begin_with_the_same_lora(tmp_path):
+    """With a large rate the LoRA that is begun from matters, whichever process does not know it."""
+    fast = SMALL | {"learning_rate": 0.02}
+    session(tmp_path / "first", tiny_config(**fast | {"max_updates": 2})).run()
+    source, more = ("--from-adapter", str(tmp_path / "first")), {"max_updates": 1, "learning_rate": 1e-4}
+    with two_processes(tmp_path / "two", more=source, **more) as (process, folder):
+        code = process.wait(150)
+        assert code == 0, said(folder.path)
+    words = ["--estimator", "rsm_zeroth_order_flow", "--reward", "brightness", *source]
+    done = trainers("train", *words, "--out", str(tmp_path / "one"), *settings(**SMALL | more))
+    assert done.returncode == 0, done.stderr
+    assert apart(tmp_path / "one", tmp_path / "two") <= 1e-5
+    assert apart(tmp_path / "first", tmp_path / "two") > 5e-5, "the update moved it"

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from rsm_app.jobs import devices as devices_module
 from rsm_app.jobs import launching, workers
 from rsm_app.jobs.devices import VISIBLE, devices, processes, usable, visibility
 from rsm_app.jobs.launching import launch
@@ -18,7 +19,18 @@ def four_gpus(monkeypatch):
     return monkeypatch
 
 
-def test_a_run_has_one_gpu_unless_several_are_asked_for(four_gpus):
+def test_a_run_has_every_gpu_unless_visitors_share_them(four_gpus):
+    four_gpus.delenv("RSM_GPUS_PER_RUN", raising=False)
+    four_gpus.delenv("SPACE_ID", raising=False)
+    assert devices() == ("cuda:0+1+2+3", "cpu")
+    four_gpus.setenv("SPACE_ID", "somebody/studio")
+    assert devices() == ("cuda:0", "cuda:1", "cuda:2", "cuda:3", "cpu")
+    four_gpus.setenv("RSM_GPUS_PER_RUN", "4")
+    assert devices() == ("cuda:0+1+2+3", "cpu")
+
+
+def test_a_run_has_as_many_gpus_as_are_asked_for(four_gpus):
+    four_gpus.setenv("RSM_GPUS_PER_RUN", "1")
     assert devices() == ("cuda:0", "cuda:1", "cuda:2", "cuda:3", "cpu")
     four_gpus.setenv("RSM_GPUS_PER_RUN", "2")
     assert devices() == ("cuda:0+1", "cuda:2+3", "cpu")
@@ -31,7 +43,7 @@ def test_a_run_has_one_gpu_unless_several_are_asked_for(four_gpus):
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_a_wrong_number_of_gpus_is_refused(four_gpus, text):
     four_gpus.setenv("RSM_GPUS_PER_RUN", text)
-    with pytest.raises(InputError, match="RSM_GPUS_PER_RUN must be a whole number"):
+    with pytest.raises(InputError, match="RSM_GPUS_PER_RUN must be auto or a whole number"):
         devices()
 
 
@@ -73,7 +85,8 @@ def test_settings_that_cannot_be_right_are_left_to_the_worker_to_refuse(settings
     ],
 )
 def test_as_many_processes_as_can_share_a_rollout_evenly(asked, device, prompts, count):
-    assert processes(asked, device, prompts) == count
+    assert processes(asked, device, prompts, "sd35-medium") == count
+    assert processes(asked, device, prompts, "tiny-flow") == 1
 
 
 def test_a_worker_with_several_gpus_is_started_by_accelerate(store, supervise, four_gpus):
@@ -86,6 +99,7 @@ def test_a_worker_with_several_gpus_is_started_by_accelerate(store, supervise, f
         raise InputError("No process is needed.")
 
     four_gpus.setattr(workers, "_start", start)
+    four_gpus.setattr(devices_module, "EMBEDDED", ())  # as if it were a large model
     supervisor = supervise()
     supervisor.submit(small_config())
     (words, visible), *_ = started

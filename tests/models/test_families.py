@@ -103,7 +103,7 @@ def test_samples_are_the_pipeline_s_own_with_and_without_encoders_at_hand(checkp
     assert torch.allclose(again.embeds[:, :width], model.encode(PROMPTS).embeds, atol=1e-5)
 
 
-def trainer(checkpoint, model, order, footprint=EVERYTHING):
+def trainer(checkpoint, model, order, footprint=EVERYTHING, dtype=torch.float32):
     spec = checkpoint[2]
     method = f"rsm_{order}_order_{spec.family}"
     settings = {
@@ -121,7 +121,7 @@ def trainer(checkpoint, model, order, footprint=EVERYTHING):
     config = build_config(str(checkpoint[1]), method, "brightness", settings)
     assert config.lora_alpha == 4 and METHODS.get(method).order == order
     model.use_footprint(footprint)
-    return Trainer(config, model, load_reward("brightness"), PROMPTS, torch.float32)
+    return Trainer(config, model, load_reward("brightness"), PROMPTS, dtype)
 
 
 @pytest.mark.parametrize("order", ["zeroth", "first"])
@@ -152,6 +152,32 @@ def test_training_starts_at_ratio_one_resumes_and_saves_what_diffusers_loads(
     assert torch.allclose(reloaded.sample(PROMPTS, SEEDS), (after * 255).round() / 255, atol=1.01 / 255)
     reloaded.set_strength(0)
     assert torch.allclose(reloaded.sample(PROMPTS, SEEDS), (before * 255).round() / 255, atol=1.01 / 255)
+
+
+# The rollout's copy rounds weights plus LoRA once, the training's network adds two rounded products.
+@pytest.mark.parametrize(
+    ("footprint", "dtype", "apart"),
+    [
+        (EVERYTHING, torch.float32, 1e-5),
+        (LEAN, torch.float32, 1e-6),
+        (EVERYTHING, torch.bfloat16, 0.15),
+    ],
+    ids=["merged", "shared", "merged-bfloat16"],
+)
+def test_after_an_update_rollouts_come_from_the_policy_that_is_trained(checkpoint, footprint, dtype, apart):
+    """The ratio of an update's first pass is one by construction, so it would not tell."""
+    own = load_model(checkpoint[2])
+    trained = trainer(checkpoint, own, "zeroth", footprint, dtype)
+    follow(trained, 1)
+    policy, schedule = trained.policy, trained.schedule
+    latents = torch.randn((2, *own.latent_shape), generator=torch.Generator().manual_seed(3))
+    rows = trained.conditions.select(torch.tensor([0, 1]))
+    with torch.no_grad():
+        old = policy.sample_output(latents, schedule, 1, rows)
+        new, base = (verb(latents, schedule, 1, rows) for verb in (policy.output, policy.reference))
+    moved = (new - base).norm()
+    assert (old - new).norm() <= apart * new.norm()
+    assert moved > 5e-3 * base.norm() and (old - new).norm() < moved
 
 
 def test_a_tight_preset_trains_the_same_adapter(checkpoint, model, tmp_path):

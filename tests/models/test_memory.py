@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import transformers as tf
 
 from trainers.errors import InputError
 from trainers.models import EMBEDDED, MODELS
@@ -11,6 +12,8 @@ from trainers.models.configured import configured
 from trainers.models.families import FAMILIES
 from trainers.models.memory import (
     COSTS,
+    DECODED,
+    ENCODING_GB,
     EVERYTHING,
     PRESETS,
     RESERVE_GB,
@@ -26,6 +29,7 @@ from trainers.models.sizes import FULL
 from trainers.models.tiny_sizes import TINY
 from trainers.presets import build_config, default_config
 
+ENCODED = ("beside", "alone", "in turn")
 LARGE = [spec for spec in MODELS if not spec.embedded]
 
 
@@ -44,7 +48,11 @@ def test_a_preset_fits_and_a_larger_gpu_never_recomputes_or_shares_more(spec):
         needed = weights_gb(spec, copies) + RESERVE_GB + found.micro_batch * row * doubled * side**2
         assert needed <= size * USABLE + 1e-9
         rows.append((copies, found.gradient_checkpointing, found.micro_batch))
-        assert found.offload == (size < 80)
+        assert found.offload and found.encoding in ENCODED
+        on_device = sum(costs.encoders) if found.encoding != "in turn" else max(costs.encoders)
+        beside = weights_gb(spec, 1) + RESERVE_GB if found.encoding == "beside" else ENCODING_GB
+        assert 2.0 * on_device + beside <= size * USABLE + 1e-9
+        assert ENCODED.index(found.encoding) <= (0 if size >= 80 else 2)
     speeds = [(copies, not recomputed) for copies, recomputed, _ in rows]
     assert speeds == sorted(speeds)
 
@@ -88,8 +96,67 @@ def test_reward_gradients_through_a_large_decoder_take_fewer_rows():
     spec = MODELS.get("sd35-medium")
     own = dataclasses.replace(spec, decodes_gradients=True)
     tiny = dataclasses.replace(own, decoder="tiny")
-    rows = [footprint(one, 24).micro_batch for one in (own, tiny)]
+    rows = [footprint(one, 24).decode_batch for one in (own, tiny)]
     assert rows[0] < rows[1]
+
+
+@pytest.mark.parametrize("size", [16, 24, 48, 80])
+def test_pictures_decoded_at_once_fit_beside_the_networks(size):
+    spec = MODELS.get("sdxl")
+    found = footprint(spec, size)
+    weights = weights_gb(spec, 1 if found.one_network else 3)
+    picture = DECODED * COSTS["sdxl"].decoder_gb
+    assert weights + RESERVE_GB + found.decode_batch * picture <= size * USABLE
+    assert found.slicing == (found.decode_batch < 8)
+
+
+def test_the_networks_of_rewards_leave_less_room():
+    config = build_config("sd35-medium", "grpo", "pick_score:0.5,hps_v2:0.5", {"others": "clip_score"})
+    spec = configured(config)
+    assert spec.reward_bytes == pytest.approx(7.6e9, rel=0.01)  # three CLIPs
+    assert configured(default_config("sd35-medium", "grpo", "brightness")).reward_bytes == 0.0
+    alone, beside = footprint(spec, 24), footprint(spec, 24, spec.reward_bytes)
+    assert beside.one_network and not alone.one_network
+    assert footprint_on(dataclasses.replace(spec, memory="24"), "cpu") == beside
+
+
+def text_encoders():
+    """The text encoders of the checkpoints: class, config, and what their table entry says."""
+    clip = {"intermediate_size": 5120, "projection_dim": 1280}
+    large = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    big = clip | {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20}
+    huge = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23}
+    t5 = {"vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
+    qwen = {"vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36}
+    gemma = {"vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26}
+    return {
+        "clip-l": (tf.CLIPTextModel, tf.CLIPTextConfig(**large), COSTS["sdxl"].encoders[0]),
+        "clip-g": (tf.CLIPTextModelWithProjection, tf.CLIPTextConfig(**big), COSTS["sdxl"].encoders[1]),
+        "clip-h": (tf.CLIPTextModel, tf.CLIPTextConfig(**huge), COSTS["sd15"].encoders[0]),
+        "t5": (
+            tf.T5EncoderModel,
+            tf.T5Config(**t5, feed_forward_proj="gated-gelu"),
+            COSTS["flux-dev"].encoders[1],
+        ),
+        "qwen": (
+            tf.Qwen3Model,
+            tf.Qwen3Config(**qwen, num_attention_heads=32, num_key_value_heads=8, head_dim=128),
+            COSTS["z-image"].encoders[0],
+        ),
+        "gemma": (
+            tf.Gemma2Model,
+            tf.Gemma2Config(**gemma, num_attention_heads=8, num_key_value_heads=4, head_dim=256),
+            COSTS["sana"].encoders[0],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["clip-l", "clip-g", "clip-h", "t5", "qwen", "gemma"])
+def test_text_encoders_have_the_parameters_of_the_table(name):
+    kind, config, billions = text_encoders()[name]
+    with torch.device("meta"):
+        encoder = kind(config)
+    assert sum(part.numel() for part in encoder.parameters()) / 1e9 == pytest.approx(billions, abs=0.012)
 
 
 def test_a_run_s_choices_reach_its_model():
@@ -145,6 +212,15 @@ def test_random_weights_sample_and_are_the_same_each_time(name):
     height, width = one.picture_size
     assert pictures.shape == (2, 3, height, width) and torch.isfinite(pictures).all()
     assert torch.equal(pictures, other.sample(["a", "b"], [1, 2]))
+
+
+def test_forward_process_methods_train_stable_diffusion_3_without_guidance():
+    for method in ("awm", "diffusion_nft"):
+        scales = [
+            default_config(name, method, "brightness").guidance_scale for name in ("sd35-medium", "flux-dev")
+        ]
+        assert scales == [1.0, None], "FLUX's scale is an input of its network, not guidance"
+    assert default_config("sd35-medium", "grpo", "brightness").guidance_scale is None
 
 
 def test_unknown_random_weights_name_the_nearest():

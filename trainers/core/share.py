@@ -24,7 +24,11 @@ class Share:
         return slice(self.rank * total // self.ranks, (self.rank + 1) * total // self.ranks)
 
     def normal(
-        self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
     ) -> Tensor:
         """Draw standard-normal numbers for everybody's rows and return this process's.
 
@@ -32,10 +36,14 @@ class Share:
             shape: Of this process's part, (B, …); the others' parts have the same.
             generator: Every process's generator must be in the same state.
             dtype: Of the numbers.
+            device: Where they go, whatever device draws them; the generator's when None.
         """
-        whole = (self.ranks * shape[0], *shape[1:])
-        drawn = torch.randn(whole, generator=generator, dtype=dtype, device=generator.device)
-        return drawn[self.rows(whole[0])]
+        whole, source = (self.ranks * shape[0], *shape[1:]), generator.device
+        device = device or source
+        # From pinned memory numbers travel to a GPU while it works and while the next ones are drawn.
+        pinned = source.type == "cpu" and device.type == "cuda"
+        drawn = torch.randn(whole, generator=generator, dtype=dtype, device=source, pin_memory=pinned)
+        return drawn[self.rows(whole[0])].to(device, non_blocking=True)
 
 
 WHOLE = Share()

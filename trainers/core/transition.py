@@ -80,4 +80,4 @@ def noise_like(latents: Tensor, branches: int, generator: torch.Generator, share
         share: Which part of the batch the rows are.
     """
     shape = (latents.shape[0], branches, *latents.shape[1:])
-    return share.normal(shape, generator, latents.dtype).to(latents.device)
+    return share.normal(shape, generator, latents.dtype, latents.device)

@@ -144,6 +144,10 @@ class Estimator(ABC):
         """Return the stochastic kernel of the task's family that the settings ask for."""
         return stochastic_kernel(task.schedule.family, self.config.kernel)
 
+    def stored_prompts(self) -> Tensor:
+        """Return (B,) prompts of stored states that a rollout may go on from; none unless overridden."""
+        return torch.zeros(0, dtype=torch.long)
+
     @abstractmethod
     def collect(self, task: Task) -> Rollout:
         """Sample, score and attach guidance."""

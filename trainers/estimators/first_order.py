@@ -62,6 +62,10 @@ class FirstOrder(Estimator):
             rows += self._replayed(task, rows)
         return Rollout(self._finished(task, rows), rewards, 0, len(rewards))
 
+    def stored_prompts(self) -> Tensor:
+        """Return the prompts of the replay buffer; see ``Estimator``."""
+        return Replay(self.state.tensors, self.config.replay_size).prompts
+
     def _row(self, task: Task, result: Trajectory, step: int, index: Tensor) -> StepRows:
         """Return the rows of one step, with the raw reward gradient in the place of the guidance."""
         if self.method.lookahead == "current":

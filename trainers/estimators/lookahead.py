@@ -45,7 +45,8 @@ def gradient_at(task: Task, latents: Tensor, levels: Sequence[int], index: Tenso
         index: (B,) prompt of each state.
     """
     gradients = []
-    for chunk in torch.arange(len(latents)).split(task.policy.micro_batch):
+    rows = min(task.policy.micro_batch, task.policy.model.footprint.decode_batch)
+    for chunk in torch.arange(len(latents)).split(rows):
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             clean = _clean(task, leaf, levels, index[chunk])

@@ -24,6 +24,11 @@ class Replay:
         """Return how many states are stored."""
         return len(self._tensors.get("replay_steps", ()))
 
+    @property
+    def prompts(self) -> Tensor:
+        """Prompts (B,) of the stored states."""
+        return self._tensors.get("replay_prompts", torch.zeros(0, dtype=torch.long))
+
     def store(self, step: int, latents: Tensor, index: Tensor, generator: torch.Generator) -> None:
         """Add states (B, C, H, W) of one step with their prompts (B,)."""
         new = {

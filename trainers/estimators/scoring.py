@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainers.loss_scale import power_of_two
 from trainers.machine import decoding_batch, differentiable_attention
 from trainers.parallel import map_chunks, overlapped
 from trainers.phases import phase, running
@@ -28,16 +29,22 @@ def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
         with phase("reward"):
             return task.reward(images, [words[i] for i in chunk.tolist()]).float()
 
-    chunks = torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch))
+    chunks = torch.arange(len(latents)).split(pictures_at_once(task))
     if latents.device.type != "cpu" and not running():
         return torch.cat(overlapped(decode, judge, chunks))
     return torch.cat(map_chunks(lambda chunk: judge(chunk, decode(chunk)), chunks, latents.device))
 
 
+def pictures_at_once(task: Task) -> int:
+    """Return how many pictures are decoded at once: as memory and the kind of device want it."""
+    model = task.policy.model
+    return decoding_batch(model.device, min(task.policy.micro_batch, model.footprint.decode_batch))
+
+
 def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tuple[Tensor, Tensor]:
     """Return the (B,) rewards and their gradients (B, C, H, W) with respect to finished latents."""
     rewards, gradients = [], []
-    for chunk in torch.arange(len(latents)).split(decoding_batch(latents.device, task.policy.micro_batch)):
+    for chunk in torch.arange(len(latents)).split(pictures_at_once(task)):
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             values, gradient = reward_gradient(task, leaf, leaf, prompt_index[chunk])
@@ -53,8 +60,15 @@ def reward_gradient(task: Task, clean: Tensor, leaf: Tensor, index: Tensor) -> t
     with phase("reward"):
         values = task.reward(images, prompts_of(task, index))
     with phase("reward_gradient"):
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return values, gradient
+        (gradient,) = torch.autograd.grad(values.sum(), clean)
+        return values, gradient if clean is leaf else _through_network(clean, gradient, leaf)
+
+
+def _through_network(clean: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradient with respect to ``leaf``, scaled on its way row by row, in case that is float16."""
+    scale = power_of_two(gradient.abs().flatten(1).amax(1)).to(gradient).view(-1, 1, 1, 1)
+    (passed,) = torch.autograd.grad(clean, leaf, gradient * scale)
+    return passed / scale.to(passed)
 
 
 def in_full_precision(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.estimators.contract import Task
+from trainers.models.conditions import Chosen
 from trainers.samplers.rollout import NetworkOutput
 
 
@@ -19,7 +20,7 @@ def bound_network(task: Task, index: Tensor) -> NetworkOutput:
     """Return the policy's sampling network for samples whose prompts are ``index`` (N,)."""
 
     def network(latents: Tensor, step: int, samples: Tensor) -> Tensor:
-        rows = task.conditions.select(index[samples])
+        rows = Chosen(task.conditions, index[samples])
         return task.policy.sample_output(latents, task.schedule, step, rows)
 
     return network
@@ -28,7 +29,8 @@ def bound_network(task: Task, index: Tensor) -> NetworkOutput:
 def initial_latents(task: Task, count: int) -> Tensor:
     """Draw (N, C, H, W) float32 initial noise."""
     shape = (count, *task.policy.model.latent_shape)
-    return task.ranks.share.normal(shape, task.generators["latents"]).to(task.policy.model.device)
+    device = task.policy.model.device
+    return task.ranks.share.normal(shape, task.generators["latents"], device=device)
 
 
 def training_steps(task: Task, fraction: float, usable: int) -> list[int]:

@@ -52,6 +52,7 @@ class PipelineModel(ABC):
         for part in self.pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
+        self._device = next(self.network.parameters()).device
         self._decoder: nn.Module = self.pipe.vae
         self._store: PromptStore | None = None
 
@@ -75,7 +76,7 @@ class PipelineModel(ABC):
         """Keep to a memory preset: where encoders are, pictures one by one; ``Policy`` sees to the rest."""
         self.footprint = footprint
         if footprint.offload:
-            self._store = PromptStore(self.pipe, self.device, self._encode)
+            self._store = PromptStore(self.pipe, self.device, self._encode, footprint.encoding)
         if footprint.slicing and hasattr(self.pipe.vae, "enable_slicing"):
             self.pipe.vae.enable_slicing()
 
@@ -86,8 +87,8 @@ class PipelineModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser lives."""
-        return next(self.network.parameters()).device
+        """Where the denoiser lives, but for a while in which prompts may need its room."""
+        return self._device
 
     # -- guidance ------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class PipelineModel(ABC):
         return self._encode(prompts) if self._store is None else self._store.get(prompts)
 
     def remember(self, prompts: Sequence[str]) -> None:
-        """Encode prompts that will be drawn later while the encoders are on the device anyway."""
+        """Encode prompts that will be drawn later all at once, because the encoders come and go for it."""
         if self._store is not None:
             self._store.add(prompts)
 

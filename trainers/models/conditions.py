@@ -22,6 +22,7 @@ class Conditions:
         mask: (P, L) which tokens count, or None where all do.
         negative_mask: (1, L) or None.
         home: Where selected rows are moved to; None leaves them where they are.
+        places: (N,) row of each of N prompts, where only some of them are held; None when all are.
     """
 
     embeds: Tensor
@@ -31,17 +32,34 @@ class Conditions:
     mask: Tensor | None = None
     negative_mask: Tensor | None = None
     home: torch.device | None = None
+    places: Tensor | None = None
 
     def select(self, index: Tensor | slice) -> Conditions:
         """Return the conditions of the rows named by ``index`` (B,)."""
         if isinstance(index, Tensor):
             index = index.to(self.embeds.device)
+        if self.places is not None:
+            index = self.places[index]
 
         def rows(part: Tensor | None) -> Tensor | None:
             return None if part is None else part[index]
 
-        chosen = replace(self, embeds=rows(self.embeds), pooled=rows(self.pooled), mask=rows(self.mask))
+        chosen = replace(
+            self, embeds=rows(self.embeds), pooled=rows(self.pooled), mask=rows(self.mask), places=None
+        )
         return chosen if self.home is None else replace(chosen.to(self.home), home=None)
+
+    def only(self, index: Tensor) -> Conditions:
+        """Return the conditions with the prompts ``index`` (B,) held at home, under their own numbers.
+
+        Rows that wait elsewhere then travel once, and not at every pass; where all are at home, all stay.
+        """
+        if self.home is None:
+            return self
+        kept = index.cpu().unique()
+        places = torch.full((len(self.embeds),), len(kept))  # past the end, so that a wrong number is refused
+        places[kept] = torch.arange(len(kept))
+        return replace(self.select(kept), places=places.to(self.home))
 
     def to(self, where: torch.dtype | torch.device) -> Conditions:
         """Return the conditions in another precision or on another device; masks keep their type."""
@@ -77,7 +95,25 @@ class Conditions:
         return replace(self, **{name: wide(getattr(self, name)) for name in names})
 
     def _tensors(self) -> dict[str, Tensor | None]:
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "home"}
+        names = (item.name for item in fields(self) if item.name not in ("home", "places"))
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Rows of conditions by their prompts' numbers, gathered only when a pass selects some of them.
+
+    Attributes:
+        source: The conditions of all prompts.
+        index: (B,) prompt of each row.
+    """
+
+    source: Conditions
+    index: Tensor
+
+    def select(self, rows: Tensor | slice) -> Conditions:
+        """Return the conditions of some of the rows."""
+        return self.source.select(self.index[rows])
 
 
 def joined(parts: Sequence[Conditions]) -> Conditions:

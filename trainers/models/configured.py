@@ -10,6 +10,7 @@ from dataclasses import replace
 from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.models import MODELS, ModelSpec
+from trainers.rewards import REWARDS, parse_mixture
 
 
 def configured(config: RunConfig, spec: ModelSpec | None = None) -> ModelSpec:
@@ -35,7 +36,15 @@ def configured(config: RunConfig, spec: ModelSpec | None = None) -> ModelSpec:
         memory=config.memory,
         checkpointing=config.gradient_checkpointing,
         decodes_gradients=method_of(config).order == "first",
+        reward_bytes=_reward_bytes(config, spec),
     )
+
+
+def _reward_bytes(config: RunConfig, spec: ModelSpec) -> float:
+    """Return the size of the networks, fetched from the Hub, that score a run's pictures."""
+    names = [name for text in (config.reward, config.others) if text for name, _ in parse_mixture(text)]
+    files = {file for name in (*names, *spec.others) if name in REWARDS for file in REWARDS.get(name).weights}
+    return 1e6 * sum(file.megabytes for file in files)
 
 
 def model_problems(config: RunConfig) -> list[str]:

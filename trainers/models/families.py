@@ -98,6 +98,13 @@ _FLOW_PAIRS = _frozen(
     vgg_flow=_frozen(**_FIRST, learning_rate=5e-4, rollout_steps=20, weight_decay=1e-2),
     branch_grpo=_frozen(branches=(4, 4), prompts_per_update=12),
 )
+# Forward-process methods were published on Stable Diffusion 3.5 without classifier-free guidance, in training
+# and in the comparison (arXiv 2509.16117, 2509.25050).
+_SD3_PAIRS = _frozen(
+    **_FLOW_PAIRS,
+    awm=_frozen(guidance_scale=1.0, rollout_steps=14),
+    diffusion_nft=_frozen(guidance_scale=1.0),
+)
 _DIFFUSION_PAIRS = _frozen(
     rsm_zeroth_order_diffusion=_frozen(roots_per_prompt=5, anchor_fraction=0.1),
     rsm_first_order_diffusion=_frozen(**_FIRST, learning_rate=1e-3, train_fraction=0.2),
@@ -146,7 +153,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 tiny_vae="madebyollin/taesd3",
                 call=_frozen(num_inference_steps=28, guidance_scale=4.5),
                 defaults=_FLOW,
-                pairs=_FLOW_PAIRS,
+                pairs=_SD3_PAIRS,
             ),
             Family(
                 pipeline_class="FluxPipeline",

@@ -8,6 +8,7 @@ with a negative prompt is left out: no published reward fine-tuning of FLUX uses
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class FluxModel(PipelineModel):
             pooled_projections=rows.pooled,
             encoder_hidden_states=rows.embeds,
             txt_ids=torch.zeros(rows.embeds.shape[1], 3, device=device, dtype=dtype),
-            img_ids=self.pipe._prepare_latent_image_ids(count, height // 2, width // 2, device, dtype),
+            img_ids=_places(type(self.pipe), height // 2, width // 2, device, dtype),
             return_dict=False,
         )[0]
         factor = self.pipe.vae_scale_factor
@@ -80,3 +81,10 @@ class FluxModel(PipelineModel):
         _, height, width = self.latent_shape
         shift = dynamic_shift(self.pipe.scheduler, (height // 2) * (width // 2))
         return flow_levels(self.pipe.scheduler, steps, even_sigmas(steps), shift)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # or what the first call made could not be used in training
+def _places(kind: type, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the place of every token (H·W, 3), sent to the device once and not at every pass."""
+    return kind._prepare_latent_image_ids(1, height, width, device, dtype)

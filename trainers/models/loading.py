@@ -15,6 +15,7 @@ import torch
 from trainers.assets import asset_root
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import known_cause
+from trainers.machine import gpu_precision
 from trainers.models import ModelSpec
 from trainers.models.access import weights_variant
 from trainers.models.folders import folder_problems, pickle_allowed, place_of
@@ -79,7 +80,7 @@ def precision(device: str) -> torch.dtype:
     """Return the precision in which large checkpoints are opened."""
     if not device.startswith("cuda"):
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return gpu_precision()
 
 
 def open_tiny_decoder(spec: ModelSpec, device: str, dtype: torch.dtype) -> Any:

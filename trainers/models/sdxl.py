@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -40,15 +41,22 @@ class StableDiffusionXLModel(StableDiffusion1Model):
         """Return ε̂ (B, C, H, W)."""
         times = torch.full((len(latents),), int(timestep), device=latents.device)
         height, width = self.picture_size
-        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=rows.embeds.dtype)
+        sizes = _sizes(height, width, latents.device, rows.embeds.dtype)
         output = network(
             latents.to(network.dtype),
             times,
             rows.embeds,
             added_cond_kwargs={
                 "text_embeds": rows.pooled,
-                "time_ids": sizes.to(latents.device).expand(len(latents), -1),
+                "time_ids": sizes.expand(len(latents), -1),
             },
             return_dict=False,
         )[0]
         return noise_from(self.pipe.scheduler, timestep, latents, output)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # or what the first call made could not be used in training
+def _sizes(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return original size, crop and target size (6,), sent to the device once and not at every pass."""
+    return torch.tensor([height, width, 0, 0, height, width], dtype=dtype, device=device)

@@ -33,6 +33,7 @@ class ModelSpec(Spec):
         memory: Memory preset in GB, or ``auto``.
         checkpointing: Whether activations are recomputed: ``on``, ``off``, or ``auto`` as memory wants it.
         decodes_gradients: Whether gradients pass through the decoder.
+        reward_bytes: What the networks of a run's rewards take of the GPU.
         measured: The architecture of ``memory.COSTS`` whose memory it needs.
         parameters: Parameters of the denoiser, in billions; 0 when unknown.
         gated: Whether the licence has to be accepted on the Hub.
@@ -59,6 +60,7 @@ class ModelSpec(Spec):
     memory: str = "auto"
     checkpointing: str = "auto"
     decodes_gradients: bool = False
+    reward_bytes: float = 0.0
     measured: str = ""
     parameters: float = 0.0
     gated: bool = False
