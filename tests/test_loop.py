@@ -250,7 +250,7 @@ def test_a_ratio_or_kl_that_overflows_behind_a_clipped_loss_stops_before_the_ste
     trainer = toy("flow", "grpo")
     before = trainer.policy.state()
     with pytest.raises(FaultError, match="At update 1 the (mean ratio|KL) became inf"):
-        trainer._step(Sums(loss=0.5, **sums))
+        trainer._step(Sums(loss=0.5, **sums), 1.0)
     assert equal(trainer.policy.state(), before)
 
 
