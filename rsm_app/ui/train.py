@@ -96,7 +96,9 @@ class _Page:
 
     def _wire_form(self, chosen: list) -> None:
         form_ = self.inputs
-        preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told(), **_QUIET}
+        # The last one counts: a look at values that have changed meanwhile must not be the one that stays.
+        preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told()}
+        preview |= {**_QUIET, "trigger_mode": "always_last"}
         choices = [
             form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every,
             form_.budget, form_.custom_seconds,
@@ -125,7 +127,6 @@ class _Page:
         gr.on(
             [form_.budget.input, form_.custom_seconds.blur, form_.seed.blur, *others, *edited],
             **preview,
-            trigger_mode="always_last",
         )
         form_.spread.click(
             self.check_reward, form_.sent(), [form_.spread, form_.spread_result], api_visibility="private",

@@ -225,6 +225,16 @@ def test_a_stranger_takes_no_file_away_and_what_is_not_there_is_told(supervisor,
         assert "no longer exists" in handlers[name].fn("20200101-000000-abcdef", OWNER)[0]
 
 
+def test_no_look_at_a_changed_form_is_left_out(supervisor):
+    """Gradio drops an event that comes while the same one is on its way, unless the last one is to count."""
+    with gr.Blocks() as demo:
+        train.build(demo, supervisor)
+    events = demo.fns.values()
+    choosing = {event._id for event in events if getattr(event.fn, "__name__", "").startswith("choose")}
+    modes = {event.trigger_mode for event in events if event.trigger_after in choosing}
+    assert modes == {"always_last"}
+
+
 def test_retry_goes_on_with_a_run_that_began(supervisor, handlers):
     run = failed(supervisor)
     problems, shown = handlers["retry"].fn(run.id, OWNER)
