@@ -114,7 +114,7 @@ def _inputs() -> list[tuple]:
 def _picture(label: str, elem_id: str) -> gr.Image:
     return gr.Image(
         label=label, elem_id=elem_id, format="png", interactive=False, buttons=["download", "fullscreen"],
-        elem_classes="rsm-pixels", min_width=140,
+        elem_classes="rsm-pixels", min_width=140, alt_text=f"The picture {label.lower()} training",
     )  # fmt: skip
 
 

@@ -53,6 +53,25 @@ def fill_small(page: Page, **changes) -> None:
     set_advanced(page, {**SMALL, **changes})
 
 
+def tab(page: Page, name: str) -> None:
+    """Open a tab of the page."""
+    page.get_by_role("tab", name=name).click()
+
+
+def pick(page: Page, box: str, text: str) -> None:
+    """Choose from a list by typing."""
+    page.locator(f"#{box} input").first.click()
+    page.locator(f"#{box} input").first.fill(text)
+    page.get_by_role("option", name=text).click()
+
+
+def choose_several(page: Page, *names: str) -> None:
+    """Choose runs to compare."""
+    for name in names:
+        pick(page, "several-runs", name)
+    page.locator("#header h1").click()  # the list of choices closes
+
+
 def press_start(page: Page) -> str:
     """Start what was chosen and return the run's id."""
     page.locator("#start").click()

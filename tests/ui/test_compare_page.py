@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from rsm_app.jobs.store import RunStore
 from rsm_app.ui import contest, gains, playground
 from tests.e2e.shell import settings, trainers
-from tests.ui.steps import expect_fits
+from tests.ui.steps import choose_several, expect_fits, pick, tab
 from trainers.playground import BAD_ADAPTER, Drawing
 from trainers.run_folder import append_line, write_json
 from trainers.wish import Wish
@@ -40,22 +40,6 @@ def open_compare(page, server, run_id=""):
     page.goto(f"{server.url}/compare{f'?run={run_id}' if run_id else ''}")
     page.locator("#compare-pairs").scroll_into_view_if_needed()  # its pictures load when they are seen
     expect(page.locator("#compare-pairs img").first).to_be_visible()
-
-
-def tab(page, name):
-    page.get_by_role("tab", name=name).click()
-
-
-def pick(page, box, text):
-    page.locator(f"#{box} input").first.click()
-    page.locator(f"#{box} input").first.fill(text)
-    page.get_by_role("option", name=text).click()
-
-
-def choose_several(page, *names):
-    for name in names:
-        pick(page, "several-runs", name)
-    page.locator("#header h1").click()  # the list of choices closes
 
 
 def fill_play(page, **values):
