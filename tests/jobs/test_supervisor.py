@@ -78,10 +78,10 @@ def test_a_killed_worker_reads_interrupted_at_once_and_can_be_resumed_and_extend
     with pytest.raises(InputError, match="nothing to resume"):
         supervisor.resume(run.id)
     wall = run.folder.read_report()["wall_seconds"]
-    supervisor.extend(run.id, 30)
+    supervisor.extend(run.id, 300)  # far more than a start takes on a busy machine
     wait_for(lambda: len(run.folder.read_metrics()) >= 7, what="an update more")
     settings = run.settings()
-    assert settings["max_updates"] == 0 and abs(settings["budget_seconds"] - wall - 30) < 0.01
+    assert settings["max_updates"] == 0 and abs(settings["budget_seconds"] - wall - 300) < 0.01
     supervisor.stop(run.id)
     wait_for(ended(run), what="the stop")
     assert run.status().state == "stopped" and run.folder.read_report()["updates"] >= 7
