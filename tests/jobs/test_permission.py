@@ -86,6 +86,7 @@ def test_a_run_of_a_shell_may_name_files_and_one_of_a_repository_may_not(idle, s
     prompts.write_text("a red circle\n")
     run = settled(store, {"prompts": str(prompts)}, "stopped")
     run.request.unlink()
+    run.job_file.unlink()
     (run.path / ORIGIN).write_text("{}")
     with pytest.raises(InputError, match="'prompts' must be a built-in set"):
         idle.resume(run.id)
