@@ -8,7 +8,7 @@ import torch
 from tests.faults.sessions import session, tiny_config
 from trainers import machine
 from trainers.config import RunConfig
-from trainers.machine import choose_dtype, settled
+from trainers.machine import choose_dtype, differentiable_attention, settled
 from trainers.run_folder import RunFolder, read_json
 
 FIRST = {"device": "cpu", "dtype": "float32", "threads": 3}
@@ -84,3 +84,20 @@ def test_a_resumed_session_works_and_says_so(processor, tmp_path, restored_threa
     told = [line for line in folder.log.read_text().splitlines() if "precision" in line]
     assert len(told) == 2 and all("precision torch.float32, 2 threads" in line for line in told)
     assert told[1].endswith("as when the run began") and "began" not in told[0]
+
+
+def fused() -> bool:
+    return torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_attention_is_as_it_was_when_the_last_of_several_threads_leaves():
+    """The switch is the process's: whoever came second would find it switched and give that back."""
+    first, second = (differentiable_attention(torch.device("cpu")) for _ in range(2))
+    assert fused()
+    first.__enter__()
+    second.__enter__()
+    assert not fused()
+    first.__exit__(None, None, None)
+    assert not fused(), "the second still differentiates"
+    second.__exit__(None, None, None)
+    assert fused()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -114,13 +115,39 @@ def native_bfloat16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
+class _PlainAttention:
+    """Attention without the fused kernels, for as long as any thread asks for it.
+
+    The library's switch is the process's own, and gives back what it found: two threads whose contexts overlap
+    would leave it switched for good, and with it the last bits of every later picture.
+    """
+
+    def __init__(self):
+        self._guard, self._users, self._switch = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._users:
+                self._switch.enter_context(sdpa_kernel(SDPBackend.MATH))
+            self._users += 1
+
+    def __exit__(self, *_) -> None:
+        with self._guard:
+            self._users -= 1
+            if not self._users:
+                self._switch.close()
+
+
+_PLAIN_ATTENTION = _PlainAttention()
+
+
 def differentiable_attention(device: torch.device) -> AbstractContextManager:
     """Return the context in which attention is cheapest to differentiate.
 
     On CPUs the fused kernel's backward pass takes about a third of an update at the lengths of small models
     (docs/LOG.md); elsewhere the library chooses.
     """
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    return _PLAIN_ATTENTION if device.type == "cpu" else nullcontext()
 
 
 def decoding_batch(device: torch.device, limit: int) -> int:

@@ -138,17 +138,28 @@ def test_nonsense_of_the_json_variant_is_told(body, words):
         (Reply(b"", 404), 1, "status 404: nothing is there"),
         (Reply(b"", 401), 1, "status 401: its key is missing or wrong"),
         (Reply(b"", 302, headers={"Location": "http://127.0.0.1:9/"}), 1, "status 302"),
-        (Reply(pause=1.0), 2, "took longer than 0.5 seconds"),
-        (Reply([b"x"] * 40, pause=0.05), 2, "took longer than 0.5 seconds"),
-        (Reply(header_pause=0.05), 2, "took longer than 0.5 seconds"),
     ],
-    ids=["500", "503", "404", "401", "redirect", "silent", "drop by drop", "headers without an end"],
+    ids=["500", "503", "404", "401", "redirect"],
 )
 def test_failures_are_tried_again_only_where_that_can_help(reply, attempts, words):
     with serving(lambda *_: reply) as running:
         with pytest.raises(FaultError, match=words):
-            server(running.address)(images(), prompts())
+            server(running.address, endpoint_timeout=60.0)(images(), prompts())
         assert len(running.requests) == attempts
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(pause=1.0), Reply([b"x"] * 40, pause=0.05), Reply(header_pause=0.05)],
+    ids=["silent", "drop by drop", "headers without an end"],
+)
+def test_an_answer_that_takes_too_long_is_asked_for_once_more(reply):
+    """What the server has seen says nothing: a busy machine may be too slow for it to see a request at all."""
+    with (
+        serving(lambda *_: reply) as running,
+        pytest.raises(FaultError, match="0.5 seconds to answer 2 times"),
+    ):
+        server(running.address)(images(), prompts())
 
 
 def test_a_huge_answer_is_cut_off():

@@ -132,7 +132,7 @@ def test_whatever_a_run_says_stays_text(supervisor):
     evil = "<img src=x onerror=alert(1)>\"&'"
     describe(run, model=evil, reward=evil, estimator=evil)
     run.change_job(owner=evil)
-    status = {"state": "failed", "phase": evil, "error": evil * 9, "message": evil}
+    status = {"state": "failed", "error": evil * 9, "message": evil, "stop_reason": evil}
     write_json(run.folder.status_file, status)
     row = supervisor.index.rows(scan=True)[0]
     assert row.state == "failed" and evil in row.error and evil in row.owner
