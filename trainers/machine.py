@@ -118,8 +118,8 @@ def native_bfloat16() -> bool:
 class _PlainAttention:
     """Attention without the fused kernels, for as long as any thread asks for it.
 
-    The library's switch is the process's own, and gives back what it found: two threads whose contexts overlap
-    would leave it switched for good, and with it the last bits of every later picture.
+    The library's switch is the process's own and gives back what it found, so two threads whose contexts
+    overlap would leave it switched for good, and every later picture with other last bits.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Who asks: by the Hub name that signing in keeps in the session, and by the address behind a Space's proxies."""
+"""Who asks: the Hub name that signing in keeps in the session, or the address behind a Space's proxies."""
 
 import fastapi
 import gradio as gr
