@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from trainers.rewards.own import PERMISSION
+
 ROOT = Path(__file__).resolve().parents[2]
 
 QUICK = {
@@ -34,13 +36,17 @@ def settings(**changes) -> list[str]:
     return [f"--set={name}={value}" for name, value in (QUICK | changes).items()]
 
 
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a shell: the app, once imported by a test of this process, forbids own code."""
+    return {name: value for name, value in os.environ.items() if name != PERMISSION} | more
+
+
 def trainers(*words: str, timeout: float = 300, **extra) -> subprocess.CompletedProcess:
     """Run ``python -m trainers …`` to its end, with captured text."""
-    environment = os.environ | extra.pop("env", {})
     return subprocess.run(
         command(*words),
         cwd=ROOT,
-        env=environment,
+        env=environment(**extra.pop("env", {})),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from safetensors.torch import load_file
 
-from tests.e2e.shell import ROOT, command, settings, trainers
+from tests.e2e.shell import ROOT, command, environment, settings, trainers
 from tests.faults.sessions import ADAPTER, session, tiny_config
 from tests.rewards.servers import in_json, serving
 from trainers.launch import launcher
@@ -31,7 +31,7 @@ def two_processes(path, estimator="rsm_zeroth_order_flow", reward="brightness", 
         process = subprocess.Popen(
             [*LAUNCH, *command("train", *words, *settings(**SMALL | changes))[2:]],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=environment(OMP_NUM_THREADS="1"),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
