@@ -1,7 +1,6 @@
 """A run under ``accelerate launch``: two real processes, gloo between them, one run folder."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 
 from tests.e2e.shell import ROOT, command, environment, settings, trainers
 from tests.faults.sessions import ADAPTER, session, tiny_config
+from tests.jobs.small_runs import gone
 from tests.rewards.servers import in_json, serving
 from trainers.launch import launcher
 from trainers.opening import reopen
@@ -116,7 +116,7 @@ def test_a_dead_process_ends_the_run_with_a_sentence(tmp_path):
         first, second = workers(process)
         second.kill()
         assert process.wait(60) != 0
-        assert not first.is_running() or first.status() == psutil.STATUS_ZOMBIE
+        assert gone(first)
     status = folder.status()
     assert status.state == "failed" and "Another process of this run ended" in status.error
     updates = len(folder.read_metrics())

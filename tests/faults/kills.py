@@ -23,7 +23,7 @@ from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run, RunStore
 from tests.faults.headless import Headless
 from tests.faults.sessions import ADAPTER, tiny_config
-from tests.jobs.small_runs import end_workers, wait_for
+from tests.jobs.small_runs import end_workers, gone, wait_for
 from trainers.checkpoint import load_latest
 from trainers.errors import FaultError
 from trainers.processes import process_alive
@@ -174,7 +174,7 @@ class Campaign:
         except psutil.NoSuchProcess:
             return
         self.tally.worker_kills += 1
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while not gone(process):
             time.sleep(0.001)
         state = run.status().state
         listed = Index(self.store).rows(("running", "stopping"))

@@ -21,7 +21,7 @@ from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.jobs.workers import kill_tree
 from tests.faults.many_runs import finished_run, make_finished_runs
-from tests.jobs.small_runs import end_workers, ended, endless_config, small_config, training, wait_for
+from tests.jobs.small_runs import end_workers, ended, endless_config, gone, small_config, training, wait_for
 from trainers.errors import InputError
 from trainers.processes import process_age, process_identity
 
@@ -44,8 +44,8 @@ def test_a_worker_that_ignores_stop_and_sigterm_is_killed_and_says_so(store):
     supervisor._escalation = Escalation(0.2, term_seconds=0.2)
     run = supervisor.submit(endless_config())
     wait_for(training(run), what="the first update")
-    pid = run.worker().pid
-    os.kill(pid, signal.SIGSTOP)  # from now on it reacts to nothing but SIGKILL
+    worker = psutil.Process(run.worker().pid)
+    worker.suspend()  # from now on it reacts to nothing but SIGKILL
     supervisor.stop(run.id)
     assert run.status().state == "stopping", "a frozen worker is not dead"
 
@@ -55,7 +55,7 @@ def test_a_worker_that_ignores_stop_and_sigterm_is_killed_and_says_so(store):
 
     wait_for(over, 60, "the end of the frozen worker")
     assert run.status().state == "interrupted" and "asked to stop" in run.status().error and run.resumable()
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert gone(worker)
 
 
 _FAMILY = """
@@ -77,10 +77,6 @@ def family():
     yield parent, [psutil.Process(int(parent.stdout.readline())) for _ in range(2)]
     kill_tree(parent.pid, process_identity(parent.pid))
     parent.wait(30)
-
-
-def gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def at_work_on(store, parent, leader):

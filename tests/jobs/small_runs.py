@@ -2,6 +2,8 @@
 
 import time
 
+import psutil
+
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.workers import kill_tree
 from trainers.presets import build_config
@@ -47,6 +49,14 @@ def end_workers(store):
             kill_tree(status.pid, status.pid_identity)
         if worker.alive:
             kill_tree(worker.pid, worker.pid_identity)
+
+
+def gone(process):
+    """Whether a process has ended; it may be reaped between the two questions."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def training(run):
