@@ -37,7 +37,7 @@ def settings(**changes) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return a shell's environment: the app, which other tests of this process import, forbids own code in it."""
+    """Return the environment of a shell: the app, once imported by another test, forbids own code in its."""
     return {name: value for name, value in os.environ.items() if name != PERMISSION} | more
 
 
