@@ -24,6 +24,7 @@ from trainers.coercion import parse_assignments
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
 from trainers.failures import explain
+from trainers.importing import uncollected
 from trainers.interruption import Interruption
 from trainers.launch import launched
 from trainers.methods import METHODS
@@ -128,7 +129,8 @@ def _follow(options) -> int:
     """Be one of the further processes of a launcher: they help to train, and leave all else to the first."""
     if options.command not in (_train, _resume) or getattr(options, "dry_run", False):
         return 0
-    from trainers.follower import follow
+    with uncollected():
+        from trainers.follower import follow
 
     return follow()
 
@@ -148,7 +150,8 @@ def _train(options) -> int:
 
 def _spread(options) -> int:
     config = _startable(_config(options))
-    from trainers.spread import check_spread
+    with uncollected():
+        from trainers.spread import check_spread
 
     record = check_spread(config).record()
     lines = (f"{name:8} {value:.4g}" for name, value in record.items())
@@ -229,8 +232,9 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
     signal.signal(signal.SIGTERM, interruption.on_sigterm)
     with ProgressBar() as bar:
         try:
-            from trainers.ranks import join, leave
-            from trainers.session import Session
+            with uncollected():
+                from trainers.ranks import join, leave
+                from trainers.session import Session
 
             ranks = join()
             status = Session(folder, config, bar.show, interruption, ranks=ranks).run()
@@ -279,7 +283,8 @@ def _readable(value):
 
 
 def _evaluate(options) -> int:
-    from trainers.reevaluate import reevaluate
+    with uncollected():
+        from trainers.reevaluate import reevaluate
 
     print(json.dumps(reevaluate(options.run, options.prompts, options.reward, options.samples), indent=2))
     return 0

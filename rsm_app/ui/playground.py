@@ -19,6 +19,7 @@ from rsm_app.jobs.store import Run
 from rsm_app.ui import pictures
 from rsm_app.ui.result import is_finite
 from trainers.errors import FaultError, StudioError
+from trainers.importing import uncollected
 from trainers.wish import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRENGTH, WishError, read_wish
 
 # Of all events that draw: one that waits for a device holds one of the few threads that answer every event.
@@ -204,7 +205,8 @@ def _playground():
 
 @lru_cache(maxsize=1)
 def _make_playground():
-    from trainers.playground import Playground
+    with uncollected():
+        from trainers.playground import Playground
 
     return Playground()
 

@@ -7,6 +7,7 @@ Large checkpoints are opened in 16 bits on a GPU and in float32 on a CPU.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from trainers.assets import asset_root
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.failures import known_cause
+from trainers.importing import uncollected
 from trainers.machine import gpu_precision
 from trainers.models import ModelSpec
 from trainers.models.access import weights_variant
@@ -54,17 +56,13 @@ def open_pipeline(
 
 
 def _embedded(spec: ModelSpec, pipeline_class: str) -> tuple[Any, dict[str, Any]]:
-    import diffusers
-
     folder = locate(spec.location)
     settings = json.loads((folder / "call.json").read_text(encoding="utf-8"))
-    pipe = getattr(diffusers, pipeline_class).from_pretrained(folder, **settings["load"])
+    pipe = _class_of(pipeline_class).from_pretrained(folder, **settings["load"])
     return pipe, dict(settings["call"]) | dict(spec.call)
 
 
 def _checkpoint(spec: ModelSpec, pipeline_class: str, device: str) -> tuple[Any, dict[str, Any]]:
-    import diffusers
-
     folder = place_of(spec.location)
     if folder is not None and (found := folder_problems(folder, spec.name)):
         raise InputError(*found)
@@ -72,8 +70,16 @@ def _checkpoint(spec: ModelSpec, pipeline_class: str, device: str) -> tuple[Any,
     arguments = load_arguments(spec) | {"variant": weights_variant(spec.location)}
     if not pickle_allowed():
         arguments["use_safetensors"] = True
-    pipe = getattr(diffusers, pipeline_class).from_pretrained(source, dtype=precision(device), **arguments)
+    pipe = _class_of(pipeline_class).from_pretrained(source, dtype=precision(device), **arguments)
     return pipe, dict(spec.call)
+
+
+@lru_cache
+def _class_of(name: str) -> Any:
+    with uncollected():
+        import diffusers
+
+        return getattr(diffusers, name)  # imports the pipeline and the text encoders' classes
 
 
 def precision(device: str) -> torch.dtype:
