@@ -41,6 +41,8 @@ _TO_RUN = (
 )
 _TO_FORM = "() => document.getElementById('setup')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+# Texts of which nothing is to be made: Gradio would hand each to a thread and back, a third of a tick.
+_AS_IT_IS = {**_QUIET, "preprocess": False, "postprocess": False}
 
 
 def build(demo: gr.Blocks, supervisor: Supervisor) -> None:
@@ -70,7 +72,7 @@ class _Page:
             "inputs": [run, panel.seen],
             "outputs": [panel.status, panel.seen, panel.ticket],
             "queue": False,
-            **_QUIET,
+            **_AS_IT_IS,
         }
         chosen = [
             form_.mixture, form_.estimator, form_.every, form_.notes, form_.spread_result, form_.tuned,
@@ -80,7 +82,7 @@ class _Page:
         self._wire_form(chosen)
         self._wire_run(poll, restored)
         panel.timer.tick(**poll, trigger_mode="once")
-        panel.ticket.change(self.due, run, list(panel.due.values()), **_QUIET)
+        panel.ticket.change(self.due, run, list(panel.due.values()), **_AS_IT_IS)
         for name, part in watch.PARTS.items():
             fill = {"fn": self.filler(name), "inputs": [run, panel.order], "outputs": part.components(panel)}
             panel.due[name].change(**fill, **_QUIET)
@@ -152,15 +154,16 @@ class _Page:
         copied.then(self.preview, form_.sent(), self._told(), **_QUIET)
         copied.success(None, js=_TO_FORM, api_visibility="private")
 
-    async def poll(self, run_id: str, seen: str, request: gr.Request) -> dict:
+    async def poll(self, run_id: object, seen: str, request: gr.Request) -> dict:
         """Bring the head of the run panel up to date; changes nothing on disk.
 
         It reads a few small files, which takes less time than handing it to a thread and back.
         """
         sight = self._sight(run_id, request)
-        return watch.look(self.supervisor, self.panel, sight, run_id or "", seen, self.empty_line)
+        asked = run_id if isinstance(run_id, str) else ""
+        return watch.look(self.supervisor, self.panel, sight, asked, seen, self.empty_line)
 
-    async def due(self, run_id: str, request: gr.Request) -> dict:
+    async def due(self, run_id: object, request: gr.Request) -> dict:
         """Say which parts of the run panel are due."""
         return watch.due(self.panel, self._sight(run_id, request))
 
@@ -173,7 +176,7 @@ class _Page:
         fill.__name__ = f"fill_{name}"
         return fill
 
-    def _sight(self, run_id: str, request: gr.Request, order: str = "gain") -> watch.Sight | None:
+    def _sight(self, run_id: object, request: gr.Request, order: str = "gain") -> watch.Sight | None:
         run = self._visible(run_id, request)
         return watch.Sight(run, allowed(run, request), order) if run else None
 

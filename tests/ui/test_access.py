@@ -80,6 +80,18 @@ def panel_of(handlers, run_id, who) -> dict:
     return changes
 
 
+@pytest.mark.parametrize("sent", [None, [], ["x"], {"run": "x"}, 7, True])
+def test_what_is_no_text_asks_for_no_run(handlers, sent):
+    """What a page sends comes to a tick as it is."""
+    assert panel_of(handlers, sent, OWNER) == panel_of(handlers, "", OWNER)
+
+
+@pytest.mark.parametrize("sent", ["../x", "<script>x", "x" * 100_000])
+def test_a_text_that_is_no_id_is_told_and_harmless(handlers, sent):
+    html = next(iter(panel_of(handlers, sent, OWNER).values()))
+    assert "No such run" in html and "<script" not in html and len(html) < 1000
+
+
 def test_a_run_is_its_owner_s_and_one_from_a_shell_is_everybody_s(supervisor):
     run = supervisor.submit(small_config(), None, owner_of(OWNER))
     assert allowed(run, OWNER) and not allowed(run, STRANGER)
