@@ -25,6 +25,7 @@ from trainers.errors import StudioError
 
 store = RunStore(Path(sys.argv[1]) / "runs")
 supervisor = Supervisor(store, Limits(free_mb=0))
+supervisor.keep_running()  # as the app does, also while the disk is full
 run = supervisor.submit(endless_config())
 wait_for(lambda: run.folder.read_metrics() and list(run.folder.checkpoints.glob("*.safetensors")))
 filler = store.root.parent / "filler"
