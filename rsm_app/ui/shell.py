@@ -10,6 +10,7 @@ from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import about, api, compare, lab, playground, publish, runs, space, train
+from rsm_app.ui.cached import write_pictures_whole
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.theme import build_theme
 
@@ -94,6 +95,7 @@ def serve(host: str, port: int) -> None:
 
 def launch(demo: gr.Blocks, host: str, port: int, block: bool = True) -> None:
     """Serve the pages; nothing of the machine's files is offered beside what handlers return."""
+    write_pictures_whole()
     demo.launch(
         server_name=host,
         server_port=port,

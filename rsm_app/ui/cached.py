@@ -1,0 +1,34 @@
+"""Pictures of the page are written whole or not at all.
+
+Gradio names the file of a picture by its content and writes it anew each time that it is shown. Who is
+fetching it at that moment gets half a picture (net::ERR_CONTENT_LENGTH_MISMATCH, docs/LOG.md 2026-11-28).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from gradio import processing_utils
+from PIL import Image
+
+
+def save_whole(img: Image.Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
+    """Do what Gradio's ``save_pil_to_cache`` does, but leave a file alone that is there already."""
+    content = processing_utils.encode_pil_to_bytes(img, format)
+    folder = Path(cache_dir) / processing_utils.hash_bytes(content)
+    folder.mkdir(exist_ok=True, parents=True)
+    path = (folder / f"{name}.{format}").resolve()
+    if path.exists():
+        os.utime(path)  # the cache forgets what was not used for long
+        return str(path)
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
+    return str(path)
+
+
+def write_pictures_whole() -> None:
+    """Let every component of this process save its pictures so."""
+    processing_utils.save_pil_to_cache = save_whole
