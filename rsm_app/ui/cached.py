@@ -20,12 +20,13 @@ def save_whole(img: Image.Image, cache_dir: str, name: str = "image", format: st
     folder = Path(cache_dir) / processing_utils.hash_bytes(content)
     folder.mkdir(exist_ok=True, parents=True)
     path = (folder / f"{name}.{format}").resolve()
-    if path.exists():
+    try:
         os.utime(path)  # the cache forgets what was not used for long
-        return str(path)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    except FileNotFoundError:
+        # Not ``atomic_write``: a cache need not outlive a power cut, and waiting for the disk would be felt.
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(content)
+        os.replace(file.name, path)
     return str(path)
 
 
