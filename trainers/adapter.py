@@ -33,7 +33,7 @@ def save_adapter(policy: Policy, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as staging:
-            policy.model.save_lora(Path(staging), policy.state(), metadata)
+            policy.model.save_lora(Path(staging), policy.shipped_state(), metadata)
             for file in Path(staging).iterdir():
                 content = file.read_bytes()
                 atomic_write(
@@ -68,9 +68,8 @@ def load_adapter(policy: Policy, file: Path) -> None:
         )
     tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}
     policy.load_state({name: tensor.to(mine[name]) for name, tensor in tensors.items()})
-    if policy.trails:
-        policy.follow(0.0)
-        policy.refresh()
+    policy.restart_averages()
+    policy.refresh()
 
 
 def _canonical(content: bytes) -> bytes:

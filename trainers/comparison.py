@@ -179,7 +179,9 @@ class _Field:
     def measure(self, policy: Policy) -> ev.Scores:
         """Draw the pictures of all items with a policy, deterministically, and score them."""
         counted = policy.evaluations
-        pictures = torch.cat([self._draw(policy, part) for part in self._numbers().split(TOGETHER)]).cpu()
+        with policy.as_shipped():
+            drawn = [self._draw(policy, part) for part in self._numbers().split(TOGETHER)]
+        pictures = torch.cat(drawn).cpu()
         policy.evaluations = counted
         return self.scorer.score(pictures, self.items)
 

@@ -17,16 +17,21 @@ from trainers.registry import nearest
 CUSTOM = "custom"
 _TARGETS = "trainers.estimators."
 _KERNEL_WEIGHTS = ("natural", "natural_scaled", "noise_aware", "schedule_mean", "interval")
-_FORWARD_WEIGHTS = ("forward_one", "forward_noise", "forward_noise_squared")
+_FORWARD_WEIGHTS = ("forward_one", "forward_noise", "forward_noise_squared", "forward_huber")
 _FREE_REGRESSION = ("one", "clean_error", "contrast")
 _NOISY_REGRESSION = ("natural", "inverse_variance", "score", "kl_natural")
+_YES_OR_NO = ("no", "yes")
 _CLIPS = ("clip", "fair_clip", "normalised_clip")
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "order": ("zeroth", "first"),
     "branching": ("trajectory", "tree", "per_step", "none"),
-    "groups": ("prompt", "batch"),
+    "groups": ("prompt", "batch", "history"),
+    "drops_silent": _YES_OR_NO,
+    "steps": ("shared", "uniform", "stratified"),
+    "last_step": _YES_OR_NO,
     "lookahead": ("terminal", "current", "next"),
+    "lookahead_network": ("trained", "base"),
     "form": ("clean", "transition"),
     "weight": _KERNEL_WEIGHTS + _FORWARD_WEIGHTS + _FREE_REGRESSION + _NOISY_REGRESSION[1:],
     "strength": (
@@ -39,9 +44,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     ),
     "anchor": ("old", "ref"),
     "objective": ("ratio", "matching", "regression"),
-    "normalised": ("no", "yes"),
+    "normalised": _YES_OR_NO,
     "trust_region": (*_CLIPS, "old", "none"),
-    "kl": ("none", "rows", "all", "plain"),
+    "train_unconditional": _YES_OR_NO,
+    "average": ("none", "rollout", "pull"),
+    "kl": ("none", "rows", "anchors", "all"),
+    "kl_scale": ("transition", "rate", "output"),
 }
 
 
@@ -71,7 +79,7 @@ def compose(parts: Iterable[str]) -> Method:
         elif value not in CHOICES[name]:
             found.append(f"'estimator.{name}' cannot be '{value}'. {nearest(value, CHOICES[name])}")
         else:
-            values[name] = value == "yes" if name == "normalised" else value
+            values[name] = value == "yes" if CHOICES[name] == _YES_OR_NO else value
     method = dataclasses.replace(METHODS.get(CUSTOM), **values)
     method = dataclasses.replace(method, target=_target(method))
     found += [] if found else row_problems(method)
@@ -133,8 +141,8 @@ def _objective_rules(method: Method) -> list[tuple[bool, str]]:
             f"{', '.join(_FREE_REGRESSION + _NOISY_REGRESSION)}.",
         ),
         (
-            method.kl == "all" and method.branching != "per_step",
-            "kl=all holds the deterministic steps of branching=per_step; use kl=rows.",
+            method.kl in ("all", "anchors") and method.branching != "per_step",
+            f"kl={method.kl} holds the deterministic steps of branching=per_step; use kl=rows.",
         ),
     ]
 
@@ -155,7 +163,6 @@ def _first_order_rules(method: Method) -> list[tuple[bool, str]]:
             f"weight={method.weight} reads the step's noise: use branching=trajectory.",
         ),
         (method.normalised, "normalised=yes belongs to the forward process (order=zeroth, branching=none)."),
-        (method.kl == "plain", "kl=plain belongs to the forward process (order=zeroth, branching=none)."),
     ]
 
 
@@ -169,11 +176,6 @@ def _zeroth_order_rules(method: Method) -> list[tuple[bool, str]]:
         (
             not forward and method.weight in _FORWARD_WEIGHTS,
             f"weight={method.weight} belongs to the forward process: use branching=none.",
-        ),
-        (forward and method.kl == "rows", "The forward process has no kernel: use kl=plain or none."),
-        (
-            not forward and method.kl == "plain",
-            "kl=plain belongs to the forward process (branching=none); use kl=rows.",
         ),
         (
             method.normalised and not forward,

@@ -8,6 +8,8 @@ direction u − o_old of forward-process rows has unit size. Source: arXiv 2604.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from trainers.config import RunConfig
 from trainers.core.parameterization import clean_slope
 from trainers.core.schedule import Schedule
@@ -35,6 +37,8 @@ def influence(method: Method, config: RunConfig, schedule: Schedule) -> list[flo
     kernel = stochastic_kernel(schedule.family, config.kernel)
     kernels = [kernel(schedule, step, config.noise_level) for step in range(schedule.steps)]
     means = schedule_means(kernels, schedule.intervals().tolist())
+    if config.interval_weight > 0:
+        means = replace(means, rate=config.interval_weight)
     pulls = [_pull(method, config, schedule, step, kernels[step], means) for step in range(schedule.steps)]
     total = sum(pulls)
     return [pull / total if total > 0 else 0.0 for pull in pulls]
@@ -44,8 +48,12 @@ def trained_steps(method: Method, config: RunConfig, schedule: Schedule) -> list
     """Return the steps a row can train on with these settings."""
     if method.branching == "per_step":
         return [step for step, count in enumerate(config.branches) if count]
-    noisy = method.branching in ("trajectory", "tree")
-    return list(range(schedule.steps - noisy))
+    if method.branching not in ("trajectory", "tree"):
+        return list(range(schedule.steps))
+    last = schedule.steps - 1
+    kernel = stochastic_kernel(schedule.family, config.kernel)
+    trains_last = method.last_step and kernel(schedule, last, config.noise_level).std > 0
+    return list(range(last + trains_last))
 
 
 def _pull(

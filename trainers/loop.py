@@ -22,16 +22,18 @@ from trainers.errors import FaultError
 from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
 from trainers.loss_scale import LossScale
 from trainers.machine import differentiable_attention, peak_memory_mb
+from trainers.method import Method
 from trainers.models.base import PipelineModel
 from trainers.objective import Objective
 from trainers.phases import phase
-from trainers.policy import Policy
+from trainers.policy import PULL, ROLLOUT, SHIPPED, Policy
 from trainers.ranks import ALONE, Ranks
 from trainers.rewards import Mixture
 from trainers.seeds import generator_for, prompt_batch, seed_for
 from trainers.tally import Sums, Tally
+from trainers.updates import split_updates
 
-PURPOSES = ("latents", "transitions", "steps")
+PURPOSES = ("latents", "transitions", "steps", "updates")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class UpdateMetrics:
     grad_norm: float
     clip_fraction: float
     ratio_mean: float
+    pull: float
     kl: float
     lr: float
     images_per_second: float
@@ -104,8 +107,10 @@ class Trainer:
             config.micro_batch,
             config.compile == "regional",
         )
-        if config.old_decay_max > 0:
-            self.policy.follow(0.0)
+        self.policy.train_unconditional = method.train_unconditional
+        self._averages = _averages(method, config)
+        for purpose in self._averages:
+            self.policy.follow(0.0, purpose)
         self.policy.refresh()
         # A reward gradient passes through the decoder once a picture; values only need its output.
         model.use_decoder_precision(torch.float32 if method.order == "first" else dtype)
@@ -136,7 +141,10 @@ class Trainer:
         rollout, task = self._rollout()
         rolled = time.perf_counter()
         records = []
-        parts = [self._part(rollout.rows, i) for i in range(self.config.updates_per_rollout)]
+        updates = generator_for(self.config.seed, "updates", self.progress.rollouts)
+        parts = split_updates(
+            rollout.rows, self.objective.method, self.config.updates_per_rollout, updates, self.ranks
+        )
         # The first update starts from the policy that made the rollout, so its own outputs are the old ones.
         olds = [
             self._old_outputs(task, part) if number or self.policy.trails else None
@@ -150,11 +158,10 @@ class Trainer:
                 sums, norm = self._update(task, part, old)
             now = time.perf_counter()
             self.progress = replace(self.progress, updates=self.progress.updates + 1)
+            self._follow_update()
             records.append(self._metrics(rollout, sums, norm, rolled - started, now - before))
             before = now
-        if self.policy.trails:
-            rate, limit = self.config.old_decay_rate, self.config.old_decay_max
-            self.policy.follow(min(rate * self.progress.rollouts, limit))
+        self._follow_rollout()
         self.policy.refresh()
         self.policy.evaluations = counted + sum(self.ranks.exchange(self.policy.evaluations - counted))
         self.progress = replace(
@@ -231,22 +238,28 @@ class Trainer:
         _, rewards, silent, images = zip(*told, strict=True)
         return Rollout(rows, torch.cat(rewards), sum(silent), sum(images))
 
-    def _part(self, rows: tuple[StepRows, ...], number: int) -> list[StepRows]:
-        """Return every U-th row from ``number`` on: the rows of one of the rollout's U updates."""
-        stride = self.config.updates_per_rollout
-        parts = []
-        for row in rows:
-            mine = row.select(slice((number - row.first) % stride, None, stride))
-            if total := len(range(number, row.count, stride)):
-                parts.append(mine if row.total is None else replace(mine, total=total))
-        return parts
+    def _follow_update(self) -> None:
+        """Let the average that is evaluated and saved take up the present weights when its turn has come.
 
-    def _chunks(self, part: list[StepRows]) -> list[tuple[StepRows, float]]:
-        """Return micro-batches and the weight of each row, so that every step counts the same."""
-        guided = max(1, sum(not rows.anchor_only for rows in part))
+        It keeps less of itself at first, so that the beginning is forgotten. Source: Flow-GRPO's program.
+        """
+        done = self.progress.updates
+        if SHIPPED in self._averages and done % self.config.ema_every == 0:
+            self.policy.follow(min((1 + done) / (10 + done), self.config.ema_decay), SHIPPED)
+
+    def _follow_rollout(self) -> None:
+        """Let the old policy, or the one that holds, follow the trained one after a rollout's updates."""
+        config = self.config
+        grown = config.old_decay_rate * max(0, self.progress.updates - config.old_decay_start)
+        for purpose in self._averages:
+            if purpose != SHIPPED:
+                self.policy.follow(min(grown, config.old_decay_max), purpose)
+
+    def _chunks(self, part: list[StepRows]) -> list[StepRows]:
+        """Return an update's rows in micro-batches."""
         size = self.micro_batch
         return [
-            (rows.select(slice(start, start + size)), 1.0 / (guided * rows.count))
+            rows.select(slice(start, start + size))
             for rows in part
             for start in range(0, len(rows.latents), size)
         ]
@@ -258,7 +271,7 @@ class Trainer:
                 self.policy.old_output(
                     rows.latents, self.schedule, rows.step, task.conditions.select(rows.prompt_index)
                 )
-                for rows, _ in self._chunks(part)
+                for rows in self._chunks(part)
             ]
 
     def _output(self, task: Task, rows: StepRows) -> Tensor:
@@ -280,15 +293,18 @@ class Trainer:
     def _gradients(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> Sums:
         self.optimiser.zero_grad(set_to_none=True)
         tally = Tally()
-        for number, (rows, weight) in enumerate(self._chunks(part)):
+        for number, rows in enumerate(self._chunks(part)):
             output = self._output(task, rows)
             previous = output.detach() if old is None else old[number]
-            reference = None
+            reference, average = None, None
+            conditions = task.conditions.select(rows.prompt_index)
+            where = rows.latents, self.schedule, rows.step, conditions
+            if self.objective.held_to == "average" and not rows.anchor_only:
+                average = self.policy.old_output(*where, PULL)
             if self.objective.needs_reference or number == self.ranks.rank == 0:
-                conditions = task.conditions.select(rows.prompt_index)
-                reference = self.policy.reference(rows.latents, self.schedule, rows.step, conditions)
-            result = self.objective(rows, output, previous, reference)
-            loss = result.loss.sum() * weight
+                reference = self.policy.reference(*where)
+            result = self.objective(rows, output, previous, reference, average)
+            loss = result.loss.sum()
             with phase("training_backward"):
                 self._loss_scale.backward(loss, output)
             self.rows_trained += len(rows.latents)
@@ -321,6 +337,7 @@ class Trainer:
             grad_norm=norm,
             clip_fraction=sums.clip_fraction,
             ratio_mean=sums.mean_ratio,
+            pull=sums.mean_pull,
             kl=sums.mean_kl,
             lr=self.config.learning_rate,
             images_per_second=rollout.images_sampled / (rollout_seconds + update_seconds * share),
@@ -329,3 +346,9 @@ class Trainer:
             update_seconds=update_seconds,
             images_sampled=self.progress.images_sampled,
         )
+
+
+def _averages(method: Method, config: RunConfig) -> tuple[str, ...]:
+    """Return the purposes for which a run keeps moving averages of its weights."""
+    kept = {"rollout": ROLLOUT, "pull": PULL}.get(method.average) if config.old_decay_max > 0 else None
+    return (*([kept] if kept else []), *([SHIPPED] if config.ema_decay > 0 else []))

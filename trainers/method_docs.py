@@ -50,6 +50,7 @@ _WEIGHTS = {
     "forward_one": "1",
     "forward_noise": "t",
     "forward_noise_squared": "t²",
+    "forward_huber": "t·(‖o − u‖² + ε)^(p − 1), generalized Huber",
     "one": "1",
     "clean_error": "(∂x̂0/∂o)²",
     "contrast": "b·(∂x̂0/∂o)²/mean|x̂0 − x0|",
@@ -85,10 +86,11 @@ _ROLLOUTS = {
 }
 _KL = {
     "none": "none",
-    "rows": "β·λ on trained rows",
-    "all": "β·λ on trained rows and a share of the deterministic steps",
-    "plain": "β on trained rows, without λ",
+    "rows": "on trained rows",
+    "anchors": "on a share of the deterministic steps alone",
+    "all": "on trained rows, and where anchor_fraction is above 0 on deterministic steps",
 }
+_KL_SCALES = {"transition": "β·λ", "rate": "β·λΔ (2τ² in the place of 2σ²)", "output": "β"}
 
 
 def methods_page(records: Path = RECORDS, laboratory: Path = LABORATORY) -> str:
@@ -164,7 +166,7 @@ def settings(method: Method) -> dict[str, str]:
         "γ": _gamma(method),
         "form": _FORMS[method.objective],
         "trust region": _TRUST[method.trust_region],
-        "KL": _KL[method.kl],
+        "KL": _KL[method.kl] if method.kl == "none" else f"{_KL_SCALES[method.kl_scale]} {_KL[method.kl]}",
         "source": method.origin,
     }
     if method.defaults:

@@ -3,9 +3,11 @@
 ``output`` runs the network with its adapter and keeps the graph, ``reference`` runs it without, and
 ``sample_output`` runs a copy into which the adapter was merged (float32 weights plus LoRA, rounded once), so
 that rollouts pay nothing for the adapter. The LoRA itself stays in float32, and every output is returned in
-float32 because kernels and log-ratios are computed there. With ``follow`` the policy that makes the rollouts
-trails behind the trained one as a moving average (DiffusionNFT's "old" policy); ``old_output`` is its output
-in training precision.
+float32 because kernels and log-ratios are computed there.
+
+Moving averages of the LoRA (``follow``) have a purpose each: ``ROLLOUT`` makes the rollouts in the place of
+the trained policy (DiffusionNFT's "old" policy, ``old_output``), ``PULL`` is what W2 holds the policy near
+(AWM), and ``SHIPPED`` is evaluated and saved.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from trainers.parallel import map_chunks
 from trainers.phases import phase
 
 ADAPTER = "default"
+ROLLOUT, PULL, SHIPPED = "rollout", "pull", "shipped"
 COMPILED_PER_KIND = 16  # with and without gradient, adapter and guidance, for one and for any number of rows
 
 
@@ -43,12 +46,14 @@ class Policy:
         rank, alpha: Of the LoRA.
         network: The denoiser in training precision with the LoRA injected.
         guidance_scale: Classifier-free guidance of every output; 1 means none.
+        train_unconditional: Whether the unconditional half of classifier-free guidance carries gradient.
         evaluations: Network evaluations so far, in rows (guidance counts twice).
         sampled: Those of them that the merged copy made.
         before_batch: Called before every pass through the network; may raise to end the work there.
     """
 
     before_batch: Callable[[], None] = staticmethod(_go_on)
+    train_unconditional = True
 
     def __init__(
         self,
@@ -101,7 +106,8 @@ class Policy:
             _save_memory(self.network)
         if compiled:
             _compile(self._merged, self.network)
-        self._trailing: list[Tensor] | None = None
+        self._averages: dict[str, list[Tensor]] = {}
+        self._sampled = ROLLOUT
 
     @property
     def device(self) -> torch.device:
@@ -123,35 +129,49 @@ class Policy:
         self.refresh()
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Let the rollout policy keep ``decay`` of itself and take the rest from the trained one."""
+    def follow(self, decay: float, purpose: str = ROLLOUT) -> None:
+        """Let an average keep ``decay`` of itself and take the rest from the trained policy."""
         current = [parameter.detach() for parameter in self.parameters()]
-        if self._trailing is None:
-            self._trailing = [tensor.clone() for tensor in current]
-        for old, new in zip(self._trailing, current, strict=True):
+        if purpose not in self._averages:
+            self._averages[purpose] = [tensor.clone() for tensor in current]
+        for old, new in zip(self._averages[purpose], current, strict=True):
             old.lerp_(new, 1.0 - decay)
 
+    def restart_averages(self) -> None:
+        """Let every average begin again with the trained policy's weights."""
+        for purpose in self._averages:
+            self.follow(0.0, purpose)
+
     def trailing_state(self) -> dict[str, Tensor]:
-        """Return the trailing policy's tensors by number; empty when there is none."""
-        return {str(number): tensor.clone() for number, tensor in enumerate(self._trailing or [])}
+        """Return the averages' tensors by purpose and number; empty when there is none."""
+        return {
+            f"{purpose}/{number}": tensor.clone()
+            for purpose, tensors in self._averages.items()
+            for number, tensor in enumerate(tensors)
+        }
 
     def load_trailing(self, tensors: dict[str, Tensor]) -> None:
         """Put back the tensors of ``trailing_state``."""
-        self._trailing = [
-            tensors[str(number)].to(self.device, copy=True) for number in range(len(tensors))
-        ] or None
+        counts: dict[str, int] = {}
+        for name in tensors:
+            purpose = name.partition("/")[0]
+            counts[purpose] = counts.get(purpose, 0) + 1
+        self._averages = {
+            purpose: [tensors[f"{purpose}/{i}"].to(self.device, copy=True) for i in range(count)]
+            for purpose, count in counts.items()
+        }
 
     @contextlib.contextmanager
-    def _as_old(self):
-        """Run the body with the rollout policy's LoRA in the training network."""
-        if self._trailing is None:
+    def _as(self, purpose: str):
+        """Run the body with an average's LoRA in the training network, if there is that average."""
+        if purpose not in self._averages:
             yield
             return
         parameters = self.parameters()
         kept = [parameter.data for parameter in parameters]
         try:
-            for parameter, old in zip(parameters, self._trailing, strict=True):
-                parameter.data = old
+            for parameter, average in zip(parameters, self._averages[purpose], strict=True):
+                parameter.data = average
             yield
         finally:
             for parameter, own in zip(parameters, kept, strict=True):
@@ -160,19 +180,43 @@ class Policy:
     @property
     def trails(self) -> bool:
         """Whether the rollout policy differs from the trained one."""
-        return self._trailing is not None
+        return ROLLOUT in self._averages
 
     @torch.no_grad()
-    def old_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
-        """Return the rollout policy's output (B, C, H, W) float32, computed like ``output``."""
-        with self._as_old():
+    def old_output(
+        self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions, purpose: str = ROLLOUT
+    ) -> Tensor:
+        """Return an average's output (B, C, H, W) float32, computed like ``output``."""
+        with self._as(purpose):
             return self.output(latents, schedule, step, rows)
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Merge the rollout policy's present weights into the sampling copy."""
-        with self._as_old():
+        with self._as(ROLLOUT):
             self._merge()
+
+    def shipped_state(self) -> dict[str, Tensor]:
+        """Return the tensors that are evaluated and saved, by name: of their average, where there is one."""
+        with self._as(SHIPPED):
+            return self.state()
+
+    @contextlib.contextmanager
+    def as_shipped(self):
+        """Let ``sample_output`` answer within the body with the weights that are evaluated and saved."""
+        if not self._averages:
+            yield
+            return
+        if self._merged is self.network:
+            self._sampled = SHIPPED
+        else:
+            with torch.no_grad(), self._as(SHIPPED):
+                self._merge()
+        try:
+            yield
+        finally:
+            self._sampled = ROLLOUT
+            self.refresh()
 
     def _merge(self) -> None:
         if self._merged is self.network:
@@ -192,6 +236,10 @@ class Policy:
     @torch.no_grad()
     def reference(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
         """Return o_ref (B, C, H, W) float32 of the base model, adapter off."""
+        return self.base_output(latents, schedule, step, rows)
+
+    def base_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+        """Return o_ref (B, C, H, W) float32, with gradient to the latents where these want one."""
         self._count(latents)
         with self._adapter_off():
             return self._guided(self.network, latents, schedule, step, rows)
@@ -210,7 +258,7 @@ class Policy:
         self.sampled += self.evaluations - counted
         chunks = torch.arange(len(latents), device=latents.device).split(self.micro_batch)
         unmerged = self._merged is self.network
-        with self._as_old() if unmerged else contextlib.nullcontext():
+        with self._as(self._sampled) if unmerged else contextlib.nullcontext():
             return torch.cat(map_chunks(run, chunks, latents.device))
 
     def _count(self, latents: Tensor) -> None:
@@ -225,10 +273,22 @@ class Policy:
             with phase(self._activity(network)):
                 return self.model.predict(network, latents, timestep, rows).float()
         doubled, rows = torch.cat([latents, latents]), rows.guided()
+        training = torch.is_grad_enabled() or network is not self._merged
+        if not self.train_unconditional and training and not latents.requires_grad:
+            return self._guided_by_constant(network, latents, timestep, rows)
         with phase(self._activity(network)):
             both = self.model.predict(network, doubled, timestep, rows).float()
         empty, prompted = both.chunk(2)
         return empty + scale * (prompted - empty)
+
+    def _guided_by_constant(self, network, latents, timestep, rows: Conditions) -> Tensor:
+        """Return the guided output whose unconditional part carries no gradient."""
+        half = len(latents)
+        with torch.no_grad(), phase(self._activity(network)):
+            empty = self.model.predict(network, latents, timestep, rows.select(slice(half))).float()
+        with phase(self._activity(network)):
+            prompted = self.model.predict(network, latents, timestep, rows.select(slice(half, None))).float()
+        return empty + self.guidance_scale * (prompted - empty)
 
     def _activity(self, network: nn.Module) -> str:
         shared = self._merged is self.network  # then only training follows gradients through it

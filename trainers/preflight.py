@@ -148,9 +148,9 @@ def group_size(config: RunConfig) -> int:
     if method.branching == "per_step":
         return max(config.branches)
     if method.branching == "tree":
-        return config.roots_per_prompt * _leaves(config)
+        return _leaves(config)
     samples = config.group_size
-    return samples * config.prompts_per_update if method.groups == "batch" else samples
+    return samples if method.groups == "prompt" else samples * config.prompts_per_update
 
 
 def groups_per_rollout(config: RunConfig) -> int:
@@ -158,10 +158,10 @@ def groups_per_rollout(config: RunConfig) -> int:
     method = method_of(config)
     if method.order == "first":
         return 0
-    if method.branching == "per_step":
-        branching = sum(1 for count in config.branches if count)
+    if method.branching in ("per_step", "tree"):
+        branching = sum(1 for count in config.branches if count) if method.branching == "per_step" else 1
         return config.prompts_per_update * config.roots_per_prompt * branching
-    return 1 if method.groups == "batch" and method.branching != "tree" else config.prompts_per_update
+    return config.prompts_per_update if method.groups == "prompt" else 1
 
 
 def pictures_per_rollout(config: RunConfig) -> int:

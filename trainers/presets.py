@@ -1,7 +1,9 @@
-"""Which settings are good for a model and a method: tuned values over the defaults of ``RunConfig``.
+"""Which settings a model and a method begin with: the published ones, and for the embedded models measured
+ones.
 
-Later layers win: field defaults, the model's, the method's, the pair's, the reward's, then a person's.
-The measured evidence for the numbers is in docs/LOG.md.
+Later layers win: field defaults, the model's, the method's, those of the method for rewards that check what a
+caption asks for, the pair's, then a person's. docs/DEFAULTS.md holds them against what was published, with
+the reason of every difference.
 """
 
 from __future__ import annotations
@@ -64,21 +66,15 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     },
 }
 
-# Statistics of pixels rise so easily that a weak pull lets them ruin the picture (docs/LOG.md, 2026-11-23).
-PIXEL_REWARDS = frozenset(
-    ("brightness", "contrast", "sharpness", "colorfulness", "jpeg_compressibility", "jpeg_incompressibility")
-)
-PIXEL_SETTINGS: Mapping[str, Any] = {"kl_weight": 0.5}
-
 
 def preset(model: str, estimator: str, reward: str) -> dict[str, Any]:
-    """Return the tuned settings of a combination, most specific layer last."""
-    spec = MODELS.get(model)
-    layers = [spec.defaults, METHODS.get(estimator).defaults, spec.pairs.get(estimator, {})]
-    layers.append(PAIRS.get((model, estimator), {}))
+    """Return the settings of a combination, most specific layer last."""
+    spec, method = MODELS.get(model), METHODS.get(estimator)
     names = [part.partition(":")[0].strip() for part in reward.split(",")]
-    if PIXEL_REWARDS.issuperset(names):
-        layers.append(PIXEL_SETTINGS)
+    layers = [spec.defaults, method.defaults]
+    if any(REWARDS.get(name).compositional for name in names if name in REWARDS):
+        layers.append(method.compositional)
+    layers += [spec.pairs.get(estimator, {}), PAIRS.get((model, estimator), {})]
     sets = prompt_sets(spec, names)
     merged: dict[str, Any] = {"prompts": f"{sets}-train", "heldout_prompts": f"{sets}-heldout"}
     for layer in layers:

@@ -109,9 +109,10 @@ class Probes:
         latents = torch.cat([torch.randn(shape, generator=seed) for seed in seeds]).to(model.device)
         counted = policy.evaluations  # "network evaluations" are those of training
         try:
-            for step in range(schedule.steps):
-                output = policy.sample_output(latents, schedule, step, self._conditions)
-                latents = step_mean(ode(schedule, step), latents, output)
+            with policy.as_shipped():
+                for step in range(schedule.steps):
+                    output = policy.sample_output(latents, schedule, step, self._conditions)
+                    latents = step_mean(ode(schedule, step), latents, output)
         finally:
             policy.evaluations = counted
         chunks = latents.split(decoding_batch(latents.device, policy.micro_batch))

@@ -19,9 +19,11 @@ class Sums:
     loss: float = 0.0
     kl: float = 0.0
     kl_rows: int = 0
+    pull: float = 0.0
+    guided_rows: int = 0
     clipped: float = 0.0
     ratio: float = 0.0
-    guided_rows: int = 0
+    branches: float = 0.0
 
     @property
     def mean_kl(self) -> float:
@@ -29,14 +31,19 @@ class Sums:
         return self.kl / max(1, self.kl_rows)
 
     @property
+    def mean_pull(self) -> float:
+        """Mean squared distance to the policy that W2 holds the trained one near, over rows with guidance."""
+        return self.pull / max(1, self.guided_rows)
+
+    @property
     def clip_fraction(self) -> float:
-        """Mean over the rows that carry guidance."""
-        return self.clipped / max(1, self.guided_rows)
+        """Share of the pulling branches."""
+        return self.clipped / max(1.0, self.branches)
 
     @property
     def mean_ratio(self) -> float:
-        """Mean over the rows that carry guidance."""
-        return self.ratio / max(1, self.guided_rows)
+        """Mean over the pulling branches; 1 where the row has no ratio."""
+        return self.ratio / self.branches if self.branches else 1.0
 
 
 class Tally:
@@ -56,7 +63,8 @@ class Tally:
             result: What the objective said.
             has_reference: Whether the rows were compared with the base model.
         """
-        parts = (loss.detach(), result.kl.sum(), result.clip_share, result.mean_ratio)
+        sums = result.kl.sum(), result.pull.sum(), result.clipped, result.ratios, result.branches
+        parts = [part.detach().to(loss) for part in (loss, *sums)]
         self._found.append(torch.stack(parts))
         self._rows.append((len(rows.latents), has_reference, not rows.anchor_only))
 
@@ -67,13 +75,14 @@ class Tally:
 
     def _own(self) -> Sums:
         found = torch.stack(self._found).tolist() if self._found else []
-        loss = kl = clipped = ratio = 0.0
+        loss = kl = pull = clipped = ratio = branches = 0.0
         kl_rows = guided_rows = 0
         for (count, has_reference, guided), values in zip(self._rows, found, strict=True):
             loss += values[0]
             if has_reference:
                 kl, kl_rows = kl + values[1], kl_rows + count
             if guided:
-                clipped, ratio = clipped + values[2] * count, ratio + values[3] * count
                 guided_rows += count
-        return Sums(loss, kl, kl_rows, clipped, ratio, guided_rows)
+                pull, clipped = pull + values[2], clipped + values[3]
+                ratio, branches = ratio + values[4], branches + values[5]
+        return Sums(loss, kl, kl_rows, pull, guided_rows, clipped, ratio, branches)

@@ -10,13 +10,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SPREAD_FLOOR = 1e-4
+STD_EPSILON = 1e-4
 
 
-def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: float = 1.0) -> Tensor:
+def advantages(
+    rewards: Tensor,
+    kind: str = "group",
+    clamp: float = 5.0,
+    tilt: float = 1.0,
+    epsilon: float = STD_EPSILON,
+    unbiased: bool = False,
+    std: Tensor | None = None,
+) -> Tensor:
     """Return advantages shaped like the rewards.
 
-    ``group``: (r − mean)/(std + 1e-4); ``mean``: r − mean; ``raw``: r;
+    ``group``: (r − mean)/(std + ε); ``mean``: r − mean; ``raw``: r;
     ``tilted``: M·softmax(r/tilt) − 1, where subtracting 1 is a control variate of mean zero noise;
     ``bounded``: the ``group`` form divided by the clamp, so within [−1, 1] (DiffusionNFT's 2ρ − 1,
     arXiv 2509.16117).
@@ -26,6 +34,9 @@ def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: f
         kind: One of the names above.
         clamp: Largest absolute advantage.
         tilt: Temperature of the tilted form, in reward units.
+        epsilon: ε, what is added to the standard deviation.
+        unbiased: Whether the standard deviation divides by M − 1 instead of M.
+        std: Standard deviation to divide by, broadcastable to the rewards; the group's own when None.
 
     Returns:
         (..., M) advantages in [−clamp, clamp]. A group without spread gives zeros, unless ``raw``.
@@ -37,7 +48,8 @@ def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: f
     # Equal rewards rarely have a mean that is exactly equal to them.
     centered = torch.where(zero_spread(rewards).unsqueeze(-1), 0.0, centered)
     if kind in ("group", "bounded"):
-        result = centered / (rewards.std(-1, keepdim=True, correction=0) + SPREAD_FLOOR)
+        own = standard_deviation(rewards, unbiased).unsqueeze(-1) if std is None else std
+        result = centered / (own + epsilon)
     elif kind == "mean":
         result = centered
     elif kind == "raw":
@@ -48,6 +60,13 @@ def advantages(rewards: Tensor, kind: str = "group", clamp: float = 5.0, tilt: f
         raise ValueError(f"Unknown advantage '{kind}'.")
     result = result.clamp(-clamp, clamp)
     return result / clamp if kind == "bounded" else result
+
+
+def standard_deviation(rewards: Tensor, unbiased: bool = False) -> Tensor:
+    """Return (...,) the standard deviation over the last dimension; 0 for groups of one."""
+    if rewards.shape[-1] < 2:
+        return torch.zeros_like(rewards[..., 0])
+    return rewards.std(-1, correction=int(unbiased))
 
 
 def zero_spread(rewards: Tensor) -> Tensor:

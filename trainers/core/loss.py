@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ERROR_FLOOR = 1e-10
+
 
 def squared_distance(first: Tensor, second: Tensor) -> Tensor:
     """Return (B,) mean over elements of (first − second)²; inputs (B, C, H, W)."""
@@ -45,6 +47,46 @@ def log_ratio(change: Tensor, noise: Tensor, slope: float) -> Tensor:
     return slope * inner - 0.5 * slope**2 * squared.unsqueeze(1)
 
 
+def powered_log_ratio(ratio: Tensor, old_error: Tensor, noise: float, power: float) -> Tensor:
+    """Return ℓ = −(t/p)·[(L + ε)^p − (L_old + ε)^p], the difference of two generalized Huber losses.
+
+    L = mean‖o − u‖² is the denoising error of the present policy and L_old that of the old one. p = ½ is
+    twice the Huber weighting. Source: AWM's published program (arXiv 2509.25050), where p = ¼ and ε = 1e-10.
+
+    Args:
+        ratio: (B, K) L_old − L, the log-ratio of ``log_ratio`` with w = √2.
+        old_error: (B, K) L_old.
+        noise: t, the noise level of the states.
+        power: p in (0, 1].
+    """
+    before = old_error + ERROR_FLOOR
+    now = (old_error - ratio).clamp(min=0.0) + ERROR_FLOOR
+    return -noise / power * (now**power - before**power)
+
+
+def contrast(output: Tensor, old: Tensor, target: Tensor, share: Tensor, step: float, slope: float) -> Tensor:
+    """Return DiffusionNFT's loss (B,): ρ·d(o₊)/b + (1 − ρ)·d(o₋)/b with o± = o_old ± b(o_θ − o_old).
+
+    d(o) is the mean squared x0 error of o over its own mean absolute x0 error, the latter without gradient.
+    Source: arXiv 2509.16117, equation 9, and its published program, whose common factor of 5 is left out.
+
+    Args:
+        output: (B, C, H, W) o_θ, with gradient.
+        old: (B, C, H, W) output of the old policy.
+        target: (B, C, H, W) u, the clean direction.
+        share: (B,) ρ in [0, 1], how good the picture is.
+        step: b, the distance of the implicit policies from the old one.
+        slope: |∂x̂0/∂o|.
+    """
+    losses = []
+    for sign in (1.0, -1.0):
+        error = slope * (old + sign * step * (output - old) - target)
+        size = error.detach().abs().flatten(1).mean(1).clamp(min=1e-5)
+        losses.append((error**2).flatten(1).mean(1) / size)
+    better, worse = losses
+    return (share * better + (1.0 - share) * worse) / step
+
+
 def clipped_matching(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """Return max(0, c|Â| − Âℓ): the matching loss that stops pulling at ℓ = ±c.
 
@@ -63,16 +105,14 @@ def clipped_ratio(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
     return -torch.minimum(importance * advantages, bounded * advantages)
 
 
-def clipped_share(ratio: Tensor, advantages: Tensor, upper: float, lower: float | None = None) -> Tensor:
-    """Return the scalar share of branches whose pull is cut off by the trust region.
+def clipped(ratio: Tensor, advantages: Tensor, upper: float, lower: float | None = None) -> Tensor:
+    """Return (B, K) whether the trust region cuts off a branch's pull.
 
     Args:
         ratio: (B, K) log-ratios ℓ (scaled as the trust region asks).
-        advantages: (B, K) Â; branches with Â = 0 do not count.
+        advantages: (B, K) Â.
         upper: ℓ beyond which a branch with Â > 0 stops pulling: c, or log(1 + c) for the exp-ratio.
         lower: ℓ below which a branch with Â < 0 stops pulling: −c (None), or log(1 − c).
     """
     lower = -upper if lower is None else lower
-    pulling = advantages != 0
-    cut = ((advantages > 0) & (ratio > upper)) | ((advantages < 0) & (ratio < lower))
-    return cut.float().sum() / pulling.float().sum().clamp(min=1.0)
+    return ((advantages > 0) & (ratio > upper)) | ((advantages < 0) & (ratio < lower))

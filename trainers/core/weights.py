@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from trainers.core.transition import Coefficients
 
-_FORWARD_POWERS = {"forward_one": 0, "forward_noise": 1, "forward_noise_squared": 2}
+HUBER = "forward_huber"
+_FORWARD_POWERS = {"forward_one": 0, "forward_noise": 1, "forward_noise_squared": 2, HUBER: 0}
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,38 @@ class StepWeights:
 
 @dataclass(frozen=True)
 class ScheduleMeans:
-    """Means over the steps that inject noise: of |k/σ|, of the fall Δ of the noise level, and of σ."""
+    """Constants of a schedule that stand in the place of a step's own factor.
 
-    slope: float
-    interval: float
-    std: float
+    Attributes:
+        slope: w̄, the mean of |k/σ| over all steps that inject noise (0.5169 for Stable Diffusion 1.5, 50
+            steps of DDPM).
+        rate: ζ, by which ζΔ has the mean weight |k/σ| over the trained steps.
+        std: The mean of σ over the trained steps (1/2.25 for Stable Diffusion 3.5, 10 steps, a = 0.7).
+    """
+
+    slope: float = 1.0
+    rate: float = 1.0
+    std: float = 1.0
 
 
 def schedule_means(kernels: Sequence[Coefficients], intervals: Sequence[float]) -> ScheduleMeans:
-    """Return the means over the stochastic steps of a schedule; all 1 when no step injects noise."""
+    """Return a schedule's constants; all 1 when no step injects noise.
+
+    ζ and the mean of σ leave out the last step, which rows that need them never train: on a shifted flow it
+    covers next to no time and would dominate the mean of |k/σ|.
+
+    Args:
+        kernels: The stochastic kernel of each of the T steps.
+        intervals: Δ of each step.
+    """
     noisy = [(c, delta) for c, delta in zip(kernels, intervals, strict=True) if c.std > 0]
-    if not noisy:
-        return ScheduleMeans(1.0, 1.0, 1.0)
-    count = len(noisy)
+    trained = [pair for pair in zip(kernels[:-1], intervals[:-1], strict=True) if pair[0].std > 0]
+    if not trained:
+        return ScheduleMeans()
     return ScheduleMeans(
-        sum(abs(c.slope) for c, _ in noisy) / count,
-        sum(delta for _, delta in noisy) / count,
-        sum(c.std for c, _ in noisy) / count,
+        sum(abs(c.slope) for c, _ in noisy) / len(noisy),
+        sum(abs(c.slope) for c, _ in trained) / sum(delta for _, delta in trained),
+        sum(c.std for c, _ in trained) / len(trained),
     )
 
 
@@ -69,7 +85,8 @@ def forward_slope(weight: str, noise: float) -> float:
     difference of two weighted denoising losses. Source: AWM, arXiv 2509.25050.
 
     Args:
-        weight: ``forward_one``, ``forward_noise`` or ``forward_noise_squared``.
+        weight: ``forward_one``, ``forward_noise``, ``forward_noise_squared``, or ``forward_huber``, whose
+            log-ratio is then bent by ``core.loss.powered_log_ratio``.
         noise: The noise level of the state.
     """
     return math.sqrt(2.0 * noise ** _FORWARD_POWERS[weight])
@@ -87,9 +104,9 @@ def zeroth_order_weights(
 
     Args:
         weight: ``natural`` (λ); ``natural_scaled`` (λ·τ/√Δ with τ = σ/√Δ); ``noise_aware`` (λ·σ/mean σ,
-            TempFlow's weight); ``schedule_mean`` (the slope is replaced by its mean, PCPO's constant weight);
-            ``interval`` (the slope is ζΔ with the same mean, PCPO's flow weight); ``forward_…`` for rows
-            of the forward process.
+            TempFlow's weight); ``schedule_mean`` (the slope is replaced by its mean, PCPO's constant
+            weight); ``interval`` (the slope is ζΔ with the same mean, PCPO's flow weight); ``forward_…`` for
+            rows of the forward process.
         trust_region: ``fair_clip`` applies the clip to σ²ℓ, ``normalised_clip`` to σ(ℓ + ½w²‖Δo‖²)
             (GRPO-Guard); anything else to ℓ.
         coefficients: The stochastic kernel of the step; σ > 0 unless the weight is a forward one.
@@ -114,7 +131,7 @@ def zeroth_order_weights(
     if weight == "schedule_mean":
         return StepWeights(sign * means.slope, 1.0, scale, centred)
     if weight == "interval":
-        return StepWeights(sign * means.slope * delta / means.interval, 1.0, scale, centred)
+        return StepWeights(sign * means.rate * delta, 1.0, scale, centred)
     raise ValueError(f"Unknown zeroth-order weight '{weight}'.")
 
 

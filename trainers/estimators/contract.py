@@ -34,7 +34,7 @@ class Task:
         conditions: The N encoded prompts.
         chosen: (P,) indices of this rollout's prompts.
         reward: The reward to maximise.
-        generators: One CPU generator per purpose: ``latents``, ``transitions``, ``steps``.
+        generators: One CPU generator per purpose: ``latents``, ``transitions``, ``steps``, ``updates``.
         ranks: The processes that share the rollout; ``chosen`` holds this one's prompts.
     """
 
@@ -60,7 +60,10 @@ class StepRows:
             process carry w(u − o_old), which plays the same part (``core.weights.forward_slope``).
         advantages: (B, K) advantage of each branch (zeroth order), else None.
         guidance: (B, C, H, W) γG in output space (first order), else None.
-        weight: (B,) factor of each row's matching loss, or None for 1.
+        sample: (B,) number of each row's trajectory among everybody's, or None where rows are not
+            trajectories: the steps of one trajectory are trained in one update.
+        weights: (B, K) what each branch weighs in its update (K = 1 for rows without branches), or None
+            for the mean over branches, row by row. ``trainers.updates`` works them out.
         first: How many of the step's rows other processes hold before these.
         total: The step's rows of all processes; None when these are all.
     """
@@ -71,7 +74,8 @@ class StepRows:
     noise: Tensor | None = None
     advantages: Tensor | None = None
     guidance: Tensor | None = None
-    weight: Tensor | None = None
+    sample: Tensor | None = None
+    weights: Tensor | None = None
     first: int = 0
     total: int | None = None
 
@@ -81,11 +85,16 @@ class StepRows:
         return len(self.latents) if self.total is None else self.total
 
     @property
+    def branches(self) -> int:
+        """K, the branches of each row; 1 for rows without any."""
+        return 1 if self.advantages is None else self.advantages.shape[1]
+
+    @property
     def anchor_only(self) -> bool:
         """Whether the rows carry no guidance and only hold the policy near the base model."""
         return self.advantages is None and self.guidance is None
 
-    def select(self, index: slice) -> StepRows:
+    def select(self, index: slice | Tensor) -> StepRows:
         """Return some of the rows, as if they were all."""
         parts = (
             self.latents,
@@ -93,7 +102,8 @@ class StepRows:
             self.noise,
             self.advantages,
             self.guidance,
-            self.weight,
+            self.sample,
+            self.weights,
         )
         return StepRows(self.step, *(None if part is None else part[index] for part in parts))
 

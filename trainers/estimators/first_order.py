@@ -15,6 +15,8 @@ over the first rollout, once: ``reward_scale`` then means the size of the guidan
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,14 @@ from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.lookahead import gradient_at, lookahead_levels
 from trainers.estimators.replay import Replay
 from trainers.estimators.scoring import score, score_with_gradient
-from trainers.estimators.start import bound_network, initial_latents, start_rows, training_steps
+from trainers.estimators.start import (
+    bound_network,
+    initial_latents,
+    sample_numbers,
+    start_rows,
+    strata,
+    training_steps,
+)
 from trainers.ranks import Ranks
 from trainers.samplers.kernels import ode
 from trainers.samplers.rollout import Trajectory, trajectory
@@ -41,56 +50,99 @@ class FirstOrder(Estimator):
         """Sample, differentiate and attach guidance; see ``Estimator``."""
         index, network = start_rows(task, self.config.roots_per_prompt)
         noisy = self.method.branching == "trajectory"
+        kernel = self.kernel(task) if noisy else ode
         result = trajectory(
             network,
             task.schedule,
-            initial_latents(task, len(index)),
-            self.kernel(task) if noisy else ode,
+            initial_latents(task, len(index), self.config.initial_noise == "shared"),
+            kernel,
             self.config.noise_level,
             task.generators["transitions"],
             task.ranks.share,
         )
         # A stochastic kernel may be degenerate at the last step; a deterministic rollout has no such step,
         # and the low-noise end is where the terminal gradient fits best.
-        steps = training_steps(task, self.config.train_fraction, task.schedule.steps - noisy)
+        last = task.schedule.steps - 1
+        degenerate = noisy and kernel(task.schedule, last, self.config.noise_level).std == 0
+        chosen = self._chosen(task, len(index), last + (not degenerate))
         if self.method.lookahead == "terminal":
             rewards, gradients = score_with_gradient(task, result.final, index)
-            rows = [StepRows(step, result.states[step], index, guidance=gradients) for step in steps]
         else:
-            rewards = score(task, result.final, index)
-            rows = [self._row(task, result, step, index) for step in steps]
-            rows += self._replayed(task, rows)
+            rewards, gradients = score(task, result.final, index), None
+        rows = [self._row(task, result, step, index, mine, gradients) for step, mine in chosen]
+        rows += self._replayed(task, rows) if self.method.lookahead == "next" else []
         return Rollout(self._finished(task, rows), rewards, 0, len(rewards))
+
+    def _chosen(self, task: Task, count: int, usable: int) -> list[tuple[int, Tensor]]:
+        """Return the trained steps, each with the numbers of this process's samples that it trains."""
+        fraction, generator = self.config.train_fraction, task.generators["steps"]
+        everybody = task.ranks.count * count
+        if self.method.steps == "shared":
+            shared = torch.tensor(training_steps(task, fraction, usable))
+            drawn = shared.expand(everybody, len(shared))
+        elif self.method.steps == "uniform":
+            some = max(1, round(fraction * usable))
+            drawn = torch.rand((everybody, usable), generator=generator).argsort(1)[:, :some]
+        else:
+            parts = strata(everybody, 0, usable, max(1, round(fraction * usable)), generator)
+            drawn = torch.cat([parts, torch.full((everybody, 1), usable - 1)], 1)
+        samples = torch.arange(everybody).repeat_interleave(drawn.shape[1])
+        mine = task.ranks.share.rows(everybody)
+        found = []
+        for step in drawn.unique().tolist():
+            chosen = samples[drawn.flatten() == step]
+            own = chosen[(chosen >= mine.start) & (chosen < mine.stop)] - mine.start
+            found.append((step, own.to(task.policy.model.device)))
+        return found
 
     def stored_prompts(self) -> Tensor:
         """Return the prompts of the replay buffer; see ``Estimator``."""
         return Replay(self.state.tensors, self.config.replay_size).prompts
 
-    def _row(self, task: Task, result: Trajectory, step: int, index: Tensor) -> StepRows:
+    def _row(
+        self,
+        task: Task,
+        result: Trajectory,
+        step: int,
+        index: Tensor,
+        chosen: Tensor,
+        terminal: Tensor | None,
+    ) -> StepRows:
         """Return the rows of one step, with the raw reward gradient in the place of the guidance."""
-        if self.method.lookahead == "current":
-            clean = predict_clean(task.schedule, step, result.states[step], result.outputs[step])
-            gradients = score_with_gradient(task, clean, index)[1]
+        states, prompts = result.states[step][chosen], index[chosen]
+        if terminal is not None:
+            gradients = terminal[chosen]
+        elif not len(chosen):
+            gradients = states
+        elif self.method.lookahead == "current":
+            clean = predict_clean(task.schedule, step, states, result.outputs[step][chosen])
+            gradients = score_with_gradient(task, clean, prompts)[1]
         else:
             after = result.states[step + 1] if step + 1 < task.schedule.steps else result.final
-            gradients = self._ahead(task, after, step + 1, index)
-        return StepRows(step, result.states[step], index, guidance=gradients)
+            gradients = self._ahead(task, after[chosen], step + 1, prompts)
+        numbers = sample_numbers(task, len(index))[chosen]
+        return StepRows(step, states, prompts, guidance=gradients, sample=numbers)
 
     def _ahead(self, task: Task, latents: Tensor, level: int, index: Tensor) -> Tensor:
         levels = lookahead_levels(level, task.schedule.steps, self.config.lookahead_steps)
-        return gradient_at(task, latents, levels, index)
+        return gradient_at(task, latents, levels, index, self.method.lookahead_network == "base")
 
     def _replayed(self, task: Task, rows: list[StepRows]) -> list[StepRows]:
         """Store the new states, and return rows that go on from stored ones with fresh noise."""
         if not self.config.replay_size:
             return []
         replay, ranks = Replay(self.state.tensors, self.config.replay_size), task.ranks
-        count = round(self.config.replay_share * sum(ranks.count * len(row.latents) for row in rows))
-        found = []
+        new = sum(ranks.exchange(sum(len(row.latents) for row in rows)))
+        count = round(self.config.replay_share * new)
+        found: list[StepRows] = []
+        number = ranks.count * len(task.chosen) * self.config.roots_per_prompt
         for step, latents, index in replay.draw(count, task.generators["steps"]):
             mine = ranks.share.rows(len(latents))
             noise = torch.randn(latents.shape, generator=task.generators["transitions"])
-            found.append(self._again(task, step, latents[mine], index[mine], noise[mine]))
+            again = self._again(task, step, latents[mine], index[mine], noise[mine])
+            own = torch.arange(number + mine.start, number + mine.stop, device=again.latents.device)
+            found.append(replace(again, sample=own))  # not of the new trajectories: numbers after theirs
+            number += len(latents)
         for row in rows:  # every process keeps everybody's states, so any number of them can go on
             states, index = ranks.gather(row.latents), ranks.gather(row.prompt_index)
             replay.store(row.step, states, index, task.generators["steps"])
@@ -113,11 +165,7 @@ class FirstOrder(Estimator):
         finished = []
         for row in rows:
             gradients = self._bounded(row.guidance * unit, task.ranks)
-            finished.append(
-                StepRows(
-                    row.step, row.latents, row.prompt_index, guidance=self._factor(task, row.step) * gradients
-                )
-            )
+            finished.append(replace(row, guidance=self._factor(task, row.step) * gradients))
         return tuple(finished)
 
     def _gradient_rms(self, rows: list[StepRows], ranks: Ranks) -> float:

@@ -8,7 +8,7 @@ of the finished picture,
 so no noise of the rollout is needed and any deterministic sampler will do. Rows carry w(u − o_old) as their
 "noise", whereby the log-ratio −½w²‖Δo‖² + w⟨ε, Δo⟩ is the difference of two weighted denoising losses: the
 one loss serves this family too. Sources: AWM (arXiv 2509.25050), DiffusionNFT (arXiv 2509.16117), Reinforce
-Adjoint Matching.
+Adjoint Matching (arXiv 2605.10759).
 """
 
 from __future__ import annotations
@@ -16,39 +16,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainers.core.parameterization import clean_slope
+from trainers.config import RunConfig
 from trainers.core.schedule import FLOW
 from trainers.core.weights import forward_slope, is_forward
+from trainers.estimators.comparing import Comparing
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.scoring import score
-from trainers.estimators.start import initial_latents, start_rows
-from trainers.estimators.zeroth_order import compared
-from trainers.samplers.kernels import ode
-from trainers.samplers.rollout import trajectory
+from trainers.estimators.start import initial_latents, sample_numbers, start_rows, strata
+from trainers.method import Method
+from trainers.samplers.rollout import finished
 
 
 class ForwardProcess(Estimator):
     """Deterministic rollouts, re-noised finished pictures and their regression directions."""
 
+    def __init__(self, method: Method, config: RunConfig):
+        """Read the row and the settings."""
+        super().__init__(method, config)
+        self._comparing = Comparing(method, config)
+
     def collect(self, task: Task) -> Rollout:
         """Sample, score, noise again and attach directions; see ``Estimator``."""
         index, network = start_rows(task, self.config.group_size)
-        final = trajectory(
-            network,
-            task.schedule,
-            initial_latents(task, len(index)),
-            ode,
-            0.0,
-            task.generators["transitions"],
-            task.ranks.share,
-        ).final
+        start = initial_latents(task, len(index), self.config.initial_noise == "shared")
+        final = finished(network, task.schedule, start, self.config.solver)
         rewards = score(task, final, index)
-        values, silent = compared(self.config, self.method.groups, task.ranks, rewards)
+        values, silent = self._comparing.samples(task, self.state, rewards)
         rows = self._rows(task, final, index, values.view(-1, 1))
         return Rollout(tuple(rows), rewards, silent, len(rewards))
 
     def _rows(self, task: Task, final: Tensor, index: Tensor, values: Tensor) -> list[StepRows]:
-        rows = []
+        rows, numbers = [], sample_numbers(task, len(final))
         for step, everybody in self._draws(task, task.ranks.count * len(final)):
             chosen, mine = _own(task, everybody, len(final))
             clean, prompts = final[chosen], index[chosen]
@@ -57,30 +55,45 @@ class ForwardProcess(Estimator):
             signal, level = float(task.schedule.signal[step]), float(task.schedule.noise[step])
             latents = signal * clean + level * noise
             direction = noise - clean if task.schedule.family == FLOW else noise
-            old = self._old(task, latents, step, prompts)
+            error = direction - self._old(task, latents, step, prompts)
             rows.append(
                 StepRows(
                     step,
                     latents,
                     prompts,
-                    self._slope(level) * (direction - old).unsqueeze(1),
+                    self._slope(level) * error.unsqueeze(1),
                     values[chosen],
-                    weight=self._weight(task, step, direction - old),
+                    sample=numbers[chosen],
                 )
             )
         return rows
 
     def _draws(self, task: Task, count: int) -> list[tuple[int, Tensor]]:
-        """Assign ``forward_draws`` different steps to each of everybody's samples; return each step's."""
-        steps = task.schedule.steps
+        """Assign ``forward_draws`` steps to each of everybody's samples; return the samples of each step.
+
+        A sample that draws a step twice (``noise``) is there twice.
+        """
+        drawn = self._drawn_steps(task, count)
+        samples = torch.arange(count).repeat_interleave(drawn.shape[1])
+        found = [(step, samples[drawn.flatten() == step]) for step in range(task.schedule.steps)]
+        return [(step, chosen) for step, chosen in found if len(chosen)]
+
+    def _drawn_steps(self, task: Task, count: int) -> Tensor:
+        """Return (S, D) the steps at which each sample is noised again.
+
+        ``uniform``: different ones of the rollout's; ``stratified``: one of each of D equal parts of the
+        schedule without the first step and the last tenth (AWM); ``noise``: independent ones, as often as
+        they are noisy (RAM).
+        """
+        steps, generator = task.schedule.steps, task.generators["steps"]
         draws = min(self.config.forward_draws, steps)
-        order = torch.rand((count, steps), generator=task.generators["steps"]).argsort(1)[:, :draws]
-        found = []
-        for step in range(steps):
-            chosen = (order == step).any(1).nonzero().flatten()
-            if len(chosen):
-                found.append((step, chosen))
-        return found
+        if self.config.forward_levels == "noise":
+            weights = task.schedule.noise[:-1].expand(count, steps)
+            return torch.multinomial(weights, self.config.forward_draws, True, generator=generator)
+        if self.config.forward_levels == "stratified":
+            first, last = 1, max(2, int(0.9 * steps))
+            return strata(count, first, last, min(draws, last - first), generator)
+        return torch.rand((count, steps), generator=generator).argsort(1)[:, :draws]
 
     @torch.no_grad()
     def _old(self, task: Task, latents: Tensor, step: int, prompts: Tensor) -> Tensor:
@@ -97,13 +110,6 @@ class ForwardProcess(Estimator):
     def _slope(self, level: float) -> float:
         weight = self.method.weight
         return forward_slope(weight if is_forward(weight) else "forward_one", level)
-
-    def _weight(self, task: Task, step: int, error: Tensor) -> Tensor | None:
-        """Return 1/mean|x0 error| of each row, DiffusionNFT's normaliser at the old policy, or None."""
-        if not self.method.normalised:
-            return None
-        slope = clean_slope(task.schedule, step)
-        return 1.0 / (slope * error.abs().flatten(1).mean(1)).clamp(min=1e-5)
 
 
 def _own(task: Task, everybody: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,9 @@ def lookahead_levels(level: int, steps: int, count: int) -> list[int]:
     return [level + round(i * (steps - level) / count) for i in range(count)]
 
 
-def gradient_at(task: Task, latents: Tensor, levels: Sequence[int], index: Tensor) -> Tensor:
+def gradient_at(
+    task: Task, latents: Tensor, levels: Sequence[int], index: Tensor, base: bool = False
+) -> Tensor:
     """Return ∇_x r(D(x̂0(x))) (B, C, H, W), the network's Jacobian included.
 
     Args:
@@ -43,24 +45,26 @@ def gradient_at(task: Task, latents: Tensor, levels: Sequence[int], index: Tenso
         latents: (B, C, H, W) states at the first of ``levels``; finished latents when there are none.
         levels: Levels at which the network is evaluated; the last evaluation gives x̂0.
         index: (B,) prompt of each state.
+        base: Whether the base model reads x̂0, and not the trained network.
     """
     gradients = []
     rows = min(task.policy.micro_batch, task.policy.model.footprint.decode_batch)
     for chunk in torch.arange(len(latents)).split(rows):
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
-            clean = _clean(task, leaf, levels, index[chunk])
+            clean = _clean(task, leaf, levels, index[chunk], base)
             _, gradient = reward_gradient(task, clean, leaf, index[chunk])
         gradients.append(in_full_precision(gradient))
     return torch.cat(gradients)
 
 
-def _clean(task: Task, latents: Tensor, levels: Sequence[int], index: Tensor) -> Tensor:
+def _clean(task: Task, latents: Tensor, levels: Sequence[int], index: Tensor, base: bool) -> Tensor:
     if not levels:
         return latents
     rows = task.conditions.select(index)
+    network = task.policy.base_output if base else task.policy.output
     for level, following in pairwise(levels):
-        output = task.policy.output(latents, task.schedule, level, rows)
+        output = network(latents, task.schedule, level, rows)
         latents = mean(ode(task.schedule.visiting([level, following]), 0), latents, output)
-    output = task.policy.output(latents, task.schedule, levels[-1], rows)
+    output = network(latents, task.schedule, levels[-1], rows)
     return predict_clean(task.schedule, levels[-1], latents, output)

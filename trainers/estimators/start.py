@@ -26,11 +26,24 @@ def bound_network(task: Task, index: Tensor) -> NetworkOutput:
     return network
 
 
-def initial_latents(task: Task, count: int) -> Tensor:
-    """Draw (N, C, H, W) float32 initial noise."""
-    shape = (count, *task.policy.model.latent_shape)
+def initial_latents(task: Task, count: int, shared: bool = False) -> Tensor:
+    """Draw (N, C, H, W) float32 initial noise.
+
+    Args:
+        task: The rollout's assignment.
+        count: N, a multiple of the number of prompts.
+        shared: Whether all samples of a prompt begin with the same noise (DanceGRPO, BranchGRPO).
+    """
+    drawn = len(task.chosen) if shared else count
+    shape = (drawn, *task.policy.model.latent_shape)
     device = task.policy.model.device
-    return task.ranks.share.normal(shape, task.generators["latents"], device=device)
+    noise = task.ranks.share.normal(shape, task.generators["latents"], device=device)
+    return noise.repeat_interleave(count // drawn, 0) if shared and drawn else noise
+
+
+def sample_numbers(task: Task, count: int) -> Tensor:
+    """Return the numbers (N,) of this process's samples among everybody's."""
+    return torch.arange(count, device=task.policy.model.device) + task.ranks.rank * count
 
 
 def training_steps(task: Task, fraction: float, usable: int) -> list[int]:
@@ -38,3 +51,11 @@ def training_steps(task: Task, fraction: float, usable: int) -> list[int]:
     count = max(1, round(fraction * usable))
     chosen = torch.randperm(usable, generator=task.generators["steps"])[:count]
     return sorted(chosen.tolist())
+
+
+def strata(count: int, first: int, last: int, parts: int, generator: torch.Generator) -> Tensor:
+    """Draw (N, parts) steps: for each of N samples one of every of ``parts`` equal parts of [first, last)."""
+    borders = torch.linspace(first, last, parts + 1).round().long()
+    low, high = borders[:-1], borders[1:]
+    drawn = torch.rand((count, parts), generator=generator)
+    return (low + (drawn * (high - low)).floor()).long()

@@ -13,16 +13,21 @@ import torch
 from torch import Tensor
 
 from trainers.config import RunConfig
-from trainers.core.advantages import advantages, zero_spread
+from trainers.estimators.comparing import Comparing
 from trainers.estimators.contract import Estimator, Rollout, StepRows, Task
 from trainers.estimators.scoring import score
-from trainers.estimators.start import initial_latents, start_rows, training_steps
-from trainers.ranks import Ranks
+from trainers.estimators.start import initial_latents, sample_numbers, start_rows, training_steps
+from trainers.method import Method
 from trainers.samplers.rollout import branch_per_step, branch_tree, trajectory
 
 
 class ZerothOrder(Estimator):
     """Rollouts, rewards and advantages of black-box methods."""
+
+    def __init__(self, method: Method, config: RunConfig):
+        """Read the row and the settings."""
+        super().__init__(method, config)
+        self._comparing = Comparing(method, config)
 
     def collect(self, task: Task) -> Rollout:
         """Sample, score and attach noises and advantages; see ``Estimator``."""
@@ -32,16 +37,21 @@ class ZerothOrder(Estimator):
             return self._tree(task)
         return self._trajectories(task)
 
-    def _advantages(self, rewards: Tensor) -> Tensor:
-        return group_advantages(self.config, rewards)
+    def _start(self, task: Task, count: int) -> Tensor:
+        return initial_latents(task, count, self.config.initial_noise == "shared")
+
+    def _last_trained(self, task: Task) -> int:
+        """Return how many of the steps of a stochastic trajectory may be trained, from the first one on."""
+        steps = task.schedule.steps
+        noisy = self.kernel(task)(task.schedule, steps - 1, self.config.noise_level).std > 0
+        return steps if noisy and self.method.last_step else steps - 1
 
     def _branches(self, task: Task) -> Rollout:
         index, network = start_rows(task, self.config.roots_per_prompt)
-        roots = initial_latents(task, len(index))
         result = branch_per_step(
             network,
             task.schedule,
-            roots,
+            self._start(task, len(index)),
             self.config.branches,
             self.kernel(task),
             self.config.noise_level,
@@ -51,32 +61,45 @@ class ZerothOrder(Estimator):
         leaves = torch.cat([leaf.flatten(0, 1) for leaf in result.leaves.values()])
         owners = torch.cat([index.repeat_interleave(leaf.shape[1]) for leaf in result.leaves.values()])
         rewards = score(task, leaves, owners)
-        groups = [
-            part.unflatten(0, (len(index), -1))
-            for part in rewards.split([leaf.shape[0] * leaf.shape[1] for leaf in result.leaves.values()])
-        ]
+        parts = rewards.split([leaf.shape[0] * leaf.shape[1] for leaf in result.leaves.values()])
+        groups = [part.unflatten(0, (len(index), -1)) for part in parts]
+        values, silent = self._compared(task, groups)
         rows = [
-            StepRows(step, result.parents[step], index, result.noises[step], self._advantages(group))
-            for step, group in zip(result.leaves, groups, strict=True)
+            StepRows(step, result.parents[step], index, result.noises[step], advantages)
+            for step, advantages in zip(result.leaves, values, strict=True)
         ]
-        if self.method.kl == "all":
+        if self.method.kl in ("all", "anchors"):
             rows += self._anchor_rows(task, result.path, index)
-        silent = sum(int(zero_spread(group).sum()) for group in groups)
         return Rollout(tuple(rows), rewards, silent, len(rewards))
 
+    def _compared(self, task: Task, groups: list[Tensor]) -> tuple[list[Tensor], int]:
+        """Return the advantages (N, K) of the groups of each step; branches of one state are a group."""
+        if self.config.advantage_std == "rollout":  # the spread is that of all steps together
+            widest = self._comparing.spread(task, torch.cat([group.flatten() for group in groups]))
+            found = [self._comparing.within(task, group, widest) for group in groups]
+        else:
+            found = [self._comparing.within(task, group) for group in groups]
+        return [values for values, _ in found], sum(silent for _, silent in found)
+
     def _anchor_rows(self, task: Task, path: dict[int, Tensor], index: Tensor) -> list[StepRows]:
-        """Return a share of the deterministic rows, spread over steps, that only carry the KL term."""
-        share = self.config.anchor_fraction
+        """Return states where nothing branched, which only carry the KL term; never of the last step.
+
+        There are ``anchor_fraction`` of them for every branch of the rollout, drawn over all steps and
+        roots, or all when there are fewer.
+        """
+        share, last = self.config.anchor_fraction, task.schedule.steps - 1
+        path = {step: states for step, states in path.items() if step != last}
         if self.config.kl_weight == 0 or share == 0 or not path:
             return []
         roots = task.ranks.count * len(index)
         mine = task.ranks.share.rows(roots)
-        keep = max(1, round(share * roots))
+        keep = max(1, round(share * roots * sum(self.config.branches)))
+        drawn = torch.randperm(roots * len(path), generator=task.generators["steps"])[:keep].sort().values
         rows = []
-        for step, states in path.items():
-            chosen = torch.randperm(roots, generator=task.generators["steps"])[:keep].sort().values
-            chosen = chosen[(chosen >= mine.start) & (chosen < mine.stop)] - mine.start
-            rows.append(StepRows(step, states[chosen], index[chosen]))
+        for number, (step, states) in enumerate(path.items()):
+            chosen = drawn[drawn // roots == number] % roots
+            own = chosen[(chosen >= mine.start) & (chosen < mine.stop)] - mine.start
+            rows.append(StepRows(step, states[own], index[own]))
         return rows
 
     def _trajectories(self, task: Task) -> Rollout:
@@ -84,17 +107,25 @@ class ZerothOrder(Estimator):
         result = trajectory(
             network,
             task.schedule,
-            initial_latents(task, len(index)),
+            self._start(task, len(index)),
             self.kernel(task),
             self.config.noise_level,
             task.generators["transitions"],
             task.ranks.share,
         )
         rewards = score(task, result.final, index)
-        values, silent = compared(self.config, self.method.groups, task.ranks, rewards)
+        values, silent = self._comparing.samples(task, self.state, rewards)
+        numbers = sample_numbers(task, len(index))
         rows = tuple(
-            StepRows(step, result.states[step], index, result.noises[step].unsqueeze(1), values.view(-1, 1))
-            for step in training_steps(task, self.config.train_fraction, task.schedule.steps - 1)
+            StepRows(
+                step,
+                result.states[step],
+                index,
+                result.noises[step].unsqueeze(1),
+                values.view(-1, 1),
+                sample=numbers,
+            )
+            for step in training_steps(task, self.config.train_fraction, self._last_trained(task))
         )
         return Rollout(rows, rewards, silent, len(rewards))
 
@@ -103,7 +134,7 @@ class ZerothOrder(Estimator):
         result = branch_tree(
             network,
             task.schedule,
-            initial_latents(task, len(index)),
+            self._start(task, len(index)),
             self.config.branches,
             self.kernel(task),
             self.config.noise_level,
@@ -112,35 +143,15 @@ class ZerothOrder(Estimator):
         )
         leaves = len(result.leaves) // len(index)
         rewards = score(task, result.leaves, index.repeat_interleave(leaves))
-        by_prompt = rewards.view(len(task.chosen), -1)
+        by_root = rewards.view(len(index), -1)
         rows = []
-        for step in training_steps(task, self.config.train_fraction, task.schedule.steps - 1):
+        for step in training_steps(task, self.config.train_fraction, self._last_trained(task)):
             nodes, noise = result.parents[step], result.noises[step]
-            # A child is worth the mean of its leaves, compared with its prompt's nodes of that depth.
-            values = by_prompt.unflatten(1, (-1, len(rewards) // noise.shape[:2].numel())).mean(-1)
+            # A child is worth the mean of its leaves, compared with its tree's nodes of that depth.
+            children = noise.shape[:2].numel() // len(index)
+            values = by_root.unflatten(1, (children, -1)).mean(-1)
+            advantages, _ = self._comparing.within(task, values)
             owners = index.repeat_interleave(len(nodes) // len(index))
-            rows.append(StepRows(step, nodes, owners, noise, self._advantages(values).view(noise.shape[:2])))
-        return Rollout(tuple(rows), rewards, int(zero_spread(by_prompt).sum()), len(rewards))
-
-
-def compared(config: RunConfig, groups: str, ranks: Ranks, rewards: Tensor) -> tuple[Tensor, int]:
-    """Return the advantages (N,) of samples within their groups, and how many groups carry no signal.
-
-    Args:
-        config: Group size and kind of advantage.
-        groups: ``prompt``, or ``batch`` for one group of everybody's samples.
-        ranks: The processes that share the rollout.
-        rewards: (N,) of this process's samples, prompt by prompt.
-    """
-    if groups != "batch":
-        parts = rewards.view(-1, config.group_size)
-        return group_advantages(config, parts).flatten(), int(zero_spread(parts).sum())
-    whole = ranks.gather(rewards).view(1, -1)
-    values = group_advantages(config, whole).flatten()
-    silent = int(zero_spread(whole).sum()) if ranks.rank == 0 else 0
-    return values[ranks.share.rows(len(values))], silent
-
-
-def group_advantages(config: RunConfig, rewards: Tensor) -> Tensor:
-    """Return the advantages (…, M) that the settings ask for."""
-    return advantages(rewards, config.advantage, config.advantage_clamp, config.tilt)
+            rows.append(StepRows(step, nodes, owners, noise, advantages.reshape(noise.shape[:2])))
+        _, silent = self._comparing.within(task, by_root)
+        return Rollout(tuple(rows), rewards, silent, len(rewards))

@@ -19,7 +19,7 @@ from trainers.core.schedule import FLOW, Schedule
 from trainers.lab.mixture import LinearReward, Mixture, reference_diffusion, reference_flow
 from trainers.models.base import Conditions
 from trainers.models.memory import EVERYTHING
-from trainers.policy import Policy
+from trainers.policy import ROLLOUT, Policy
 from trainers.rewards.contract import Reward
 
 WIDTH = 64
@@ -110,7 +110,7 @@ class LabPolicy(Policy):
         self.network = copy.deepcopy(model.network)
         self._merged = copy.deepcopy(model.network).requires_grad_(False)
         self._base = copy.deepcopy(model.network).requires_grad_(False)
-        self._trailing = None
+        self._averages, self._sampled = {}, ROLLOUT
 
     def state(self) -> dict[str, Tensor]:
         """Return the network's tensors by name."""

@@ -48,7 +48,7 @@ def _square(side: int, **call: Any) -> Mapping[str, Any]:
 # A small transformer learns twice as much per update when its feed-forward layers may move too (docs/LOG.md).
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _SHAPES_OTHERS = ("shapes", "shapes_exact", "tiny_clip", "colorfulness")
-_TINY = {"kl_weight": 0.02, "eval_prompts": 160, "eval_samples_per_prompt": 4}
+_TINY = {"eval_prompts": 160, "eval_samples_per_prompt": 4}
 _TINY |= {"probe_every": 4, "micro_batch": 64}
 
 MODELS = ModelTable(
@@ -182,7 +182,7 @@ MODELS = ModelTable(
             defaults=_frozen(
                 **dict(FAMILIES["FluxPipeline"].defaults) | {"rollout_steps": 4, "branches": (8, 8)}
             ),
-            pairs=_frozen(rsm_zeroth_order_flow=_frozen(roots_per_prompt=4, anchor_fraction=0.25)),
+            pairs=_frozen(rsm_zeroth_order_flow=_frozen(roots_per_prompt=4)),
         ),
         checkpoint(
             "sana",

@@ -3,7 +3,8 @@
 A checkpoint is recognised by the class named in its ``model_index.json``; everything else a run needs (where
 the LoRA goes, which picture sizes work, which tiny autoencoder reads the latents, which settings are known to
 work) hangs on the family. Prediction type and noise schedule are not here: they are read from the
-checkpoint's own scheduler. Settings per method are those of the literature, not of runs made here.
+checkpoint's own scheduler. Settings per method are the published ones, not those of runs made here;
+docs/DEFAULTS.md names sources.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ _LARGE = {
     "probe_every": 20,
     "checkpoint_seconds": 60.0,
 }
+_EMA = {"ema_decay": 0.9, "ema_every": 8}
 _FLOW = _frozen(
     **_LARGE,
     rollout_steps=10,
@@ -77,7 +79,6 @@ _FLOW = _frozen(
     prompts_per_update=16,
     group_size=24,
     clip_range=1e-4,
-    kl_weight=0.01,
 )
 _DIFFUSION = _frozen(
     **_LARGE,
@@ -85,31 +86,56 @@ _DIFFUSION = _frozen(
     noise_level=1.0,
     lora_rank=16,
     lora_alpha=16.0,
-    branches=tuple(4 if step % 10 == 0 else 0 for step in range(41)),
+    branches=tuple(20 if step % 10 == 0 else 0 for step in range(41)),
     prompts_per_update=8,
     group_size=16,
     clip_range=1e-4,
-    kl_weight=0.004,
 )
-_FIRST = {"lora_rank": 8, "lora_alpha": 8.0, "prompts_per_update": 8, "gradient_quantile": 0.8}
+_FIRST = {"lora_rank": 8, "lora_alpha": 8.0}
+_FIRST_FLOW = {
+    **_FIRST,
+    "prompts_per_update": 8,
+    "learning_rate": 5e-4,
+    "rollout_steps": 20,
+    "weight_decay": 1e-2,
+}
+_TREE = {"branches": (2, 0, 0, 2, 0, 0, 2, 0, 0, 2), "rollout_steps": 20, "clip_range": 1e-3}
 _FLOW_PAIRS = _frozen(
-    rsm_zeroth_order_flow=_frozen(roots_per_prompt=4, anchor_fraction=0.25),
-    rsm_first_order_flow=_frozen(**_FIRST, learning_rate=5e-4, rollout_steps=20, weight_decay=1e-2),
-    vgg_flow=_frozen(**_FIRST, learning_rate=5e-4, rollout_steps=20, weight_decay=1e-2),
-    branch_grpo=_frozen(branches=(4, 4), prompts_per_update=12),
+    rsm_zeroth_order_flow=_frozen(roots_per_prompt=4, **_EMA),
+    grpo=_frozen(**_EMA),
+    tempflow_grpo=_frozen(roots_per_prompt=4, branches=(6,) * 9, **_EMA),
+    branch_grpo=_frozen(**_TREE, kernel="flow_constant", noise_level=0.3),
+    grpo_guard=_frozen(learning_rate=1e-4, clip_range=2e-6, **_EMA),
+    pcpo_flow=_frozen(**_EMA),
+    rsm_first_order_flow=_frozen(**_FIRST_FLOW, reward_scale=0.5),
+    vgg_flow=_frozen(**_FIRST_FLOW),
+    awm=_frozen(rollout_steps=14, ema_decay=0.99, ema_every=1),
+    diffusion_nft=_frozen(max_grad_norm=0.2, ema_decay=0.9, ema_every=1),
+    ram=_frozen(rollout_steps=20, max_grad_norm=1e6),
 )
-# Forward-process methods were published on Stable Diffusion 3.5 without classifier-free guidance, in training
-# and in the comparison (arXiv 2509.16117, 2509.25050).
+# As published on Stable Diffusion 3.5: forward-process methods without classifier-free guidance, in training
+# and in the comparison, first-order ones with a scale of 5; and PCPO's constant is that of its ten steps.
 _SD3_PAIRS = _frozen(
-    **_FLOW_PAIRS,
-    awm=_frozen(guidance_scale=1.0, rollout_steps=14),
-    diffusion_nft=_frozen(guidance_scale=1.0),
+    **dict(_FLOW_PAIRS)
+    | {
+        "awm": _frozen(**_FLOW_PAIRS["awm"], guidance_scale=1.0),
+        "diffusion_nft": _frozen(**_FLOW_PAIRS["diffusion_nft"], guidance_scale=1.0),
+        "pcpo_flow": _frozen(**_FLOW_PAIRS["pcpo_flow"], interval_weight=4.3152134639895925),
+        "rsm_first_order_flow": _frozen(**_FLOW_PAIRS["rsm_first_order_flow"], guidance_scale=5.0),
+        "vgg_flow": _frozen(**_FLOW_PAIRS["vgg_flow"], guidance_scale=5.0),
+    }
 )
 _DIFFUSION_PAIRS = _frozen(
-    rsm_zeroth_order_diffusion=_frozen(roots_per_prompt=5, anchor_fraction=0.1),
-    rsm_first_order_diffusion=_frozen(**_FIRST, learning_rate=1e-3, train_fraction=0.2),
-    residual_nabla_db=_frozen(**_FIRST, learning_rate=1e-3, train_fraction=0.2),
-    branch_grpo=_frozen(branches=(4, 4), prompts_per_update=12),
+    rsm_zeroth_order_diffusion=_frozen(kernel="pcpo"),
+    pcpo=_frozen(kernel="pcpo"),
+    grpo=_frozen(prompts_per_update=4, initial_noise="shared", kl_weight=0.0),
+    ppo=_frozen(lora_rank=4, lora_alpha=4.0, prompts_per_update=32, group_size=8),
+    branch_grpo=_frozen(**_TREE),
+    rsm_first_order_diffusion=_frozen(
+        **_FIRST, prompts_per_update=64, learning_rate=4e-3, train_fraction=0.2
+    ),
+    residual_nabla_db=_frozen(**_FIRST, prompts_per_update=64, learning_rate=1e-3, train_fraction=0.1),
+    sqdf=_frozen(lora_rank=4, lora_alpha=4.0, prompts_per_update=64, learning_rate=1e-3, train_fraction=0.02),
 )
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(

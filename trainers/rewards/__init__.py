@@ -46,6 +46,7 @@ REWARDS = RewardTable(
             cost="≈ 1 ms a 64×64 picture on a CPU core",
             source="Checker of this repository, in the categories of GenEval (Ghosh et al. 2023)",
             prompts="shapes",
+            compositional=True,
             reads="trainers.rewards.readable:shapes_captions",
         ),
         RewardSpec(
@@ -60,6 +61,7 @@ REWARDS = RewardTable(
             cost="≈ 1 ms a 64×64 picture on a CPU core",
             source="Checker of this repository, in the categories of GenEval (Ghosh et al. 2023)",
             prompts="shapes",
+            compositional=True,
             reads="trainers.rewards.readable:shapes_captions",
         ),
         RewardSpec(
@@ -243,6 +245,7 @@ REWARDS = RewardTable(
             examples=("a photo of two dogs", "a photo of a red car above a bench"),
             configured=True,
             prompts="geneval",
+            compositional=True,
             reads="trainers.rewards.readable:geneval_requests",
         ),
         RewardSpec(
@@ -260,6 +263,7 @@ REWARDS = RewardTable(
             examples=("a photo of two dogs", "a photo of a red car above a bench"),
             configured=True,
             prompts="geneval",
+            compositional=True,
             reads="trainers.rewards.readable:geneval_requests",
         ),
         RewardSpec(

@@ -38,6 +38,8 @@ class RewardSpec(Spec):
         prompts: built-in prompt sets made for it, NAME-train and NAME-heldout; empty where any will do.
         configured: its factory is `load(device, config)` and reads settings of the run.
         check: "module:attribute" of a function (config, ask) → sentences that say what else is missing.
+        compositional: whether it checks what a caption asks for, like GenEval; some methods have settings
+            for it.
         reads: "module:attribute" of a torch-free function (prompts, config) → sentences about prompts that it
             cannot score; empty where it scores any.
     """
@@ -53,6 +55,7 @@ class RewardSpec(Spec):
     examples: tuple[str, ...] = ()
     prompts: str = ""
     configured: bool = False
+    compositional: bool = False
     check: str = ""
     reads: str = ""
 

@@ -9,12 +9,14 @@ the cost is Σ_i K_i (T − 1 − i) + (last branching step + 1) rows a root. No
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from trainers.core.parameterization import predict_clean
 from trainers.core.schedule import Schedule
 from trainers.core.share import WHOLE, Share
 from trainers.core.transition import Coefficients, draw, mean, noise_like
@@ -87,6 +89,43 @@ def trajectory(
         outputs.append(network(latents, step, index))
         latents = draw(coefficients, latents, outputs[-1], noise).sample
     return Trajectory(tuple(states), tuple(noises), tuple(outputs), latents)
+
+
+def finished(network: NetworkOutput, schedule: Schedule, latents: Tensor, solver: str = "euler") -> Tensor:
+    """Return finished latents (B, C, H, W) of a deterministic rollout that keeps no state.
+
+    Args:
+        network: (latents (B, C, H, W), step, sample index (B,)) → output (B, C, H, W).
+        schedule: The noise levels.
+        latents: (B, C, H, W) initial noise.
+        solver: ``euler`` (DDIM for diffusion), or ``dpm2``: the multistep DPM-Solver++ of second order in the
+            clean estimate (arXiv 2211.01095, algorithm 2), whose first and last steps are of first order.
+    """
+    index = torch.arange(len(latents), device=latents.device)
+    previous = None
+    for step in range(schedule.steps):
+        output = network(latents, step, index)
+        if solver == "euler":
+            latents = mean(ode(schedule, step), latents, output)
+            continue
+        clean = predict_clean(schedule, step, latents, output)
+        latents = _dpm2_step(schedule, step, latents, clean, previous)
+        previous = clean
+    return latents
+
+
+def _dpm2_step(
+    schedule: Schedule, step: int, latents: Tensor, clean: Tensor, previous: Tensor | None
+) -> Tensor:
+    signal, noise = schedule.signal.tolist(), schedule.noise.tolist()
+    moved = noise[step + 1] / noise[step]
+    weight = signal[step + 1] - moved * signal[step]
+    latents = moved * latents + weight * clean
+    first = step == 0 or signal[step - 1] == 0.0  # log-SNR −∞: the step before has no finite length
+    if previous is None or first or noise[step + 1] == 0.0:
+        return latents
+    before, now, after = (math.log(signal[i] / noise[i]) for i in (step - 1, step, step + 1))
+    return latents + 0.5 * weight * (after - now) / (now - before) * (clean - previous)
 
 
 def _step_noise(latents: Tensor, step: Coefficients, generator: torch.Generator, share: Share) -> Tensor:
