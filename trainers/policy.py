@@ -22,6 +22,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from trainers.core.precision import in_full_precision
 from trainers.core.schedule import Schedule
 from trainers.errors import InputError
 from trainers.models.base import Conditions, PipelineModel
@@ -101,7 +102,7 @@ class Policy:
             torch.manual_seed(seed)
             self.network.add_adapter(lora_config, ADAPTER)
         for parameter in self.parameters():
-            parameter.data = parameter.data.float()
+            parameter.data = in_full_precision(parameter.data)
         if model.footprint.gradient_checkpointing:
             _save_memory(self.network)
         if compiled:
@@ -225,7 +226,7 @@ class Policy:
         merged = dict(self._merged.named_modules())
         for name, layer in self.network.named_modules():
             if isinstance(layer, LoraLayer):
-                weight = base[name].weight.float() + layer.get_delta_weight(ADAPTER).float()
+                weight = in_full_precision(base[name].weight) + layer.get_delta_weight(ADAPTER)
                 merged[name].weight.copy_(weight)
 
     def output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
@@ -271,13 +272,13 @@ class Policy:
         scale = self.guidance_scale
         if scale <= 1.0:
             with phase(self._activity(network)):
-                return self.model.predict(network, latents, timestep, rows).float()
+                return in_full_precision(self.model.predict(network, latents, timestep, rows))
         doubled, rows = torch.cat([latents, latents]), rows.guided()
         training = torch.is_grad_enabled() or network is not self._merged
         if not self.train_unconditional and training and not latents.requires_grad:
             return self._guided_by_constant(network, latents, timestep, rows)
         with phase(self._activity(network)):
-            both = self.model.predict(network, doubled, timestep, rows).float()
+            both = in_full_precision(self.model.predict(network, doubled, timestep, rows))
         empty, prompted = both.chunk(2)
         return empty + scale * (prompted - empty)
 
@@ -285,9 +286,10 @@ class Policy:
         """Return the guided output whose unconditional part carries no gradient."""
         half = len(latents)
         with torch.no_grad(), phase(self._activity(network)):
-            empty = self.model.predict(network, latents, timestep, rows.select(slice(half))).float()
+            empty = self.model.predict(network, latents, timestep, rows.select(slice(half)))
         with phase(self._activity(network)):
-            prompted = self.model.predict(network, latents, timestep, rows.select(slice(half, None))).float()
+            prompted = self.model.predict(network, latents, timestep, rows.select(slice(half, None)))
+        empty, prompted = in_full_precision(empty), in_full_precision(prompted)
         return empty + self.guidance_scale * (prompted - empty)
 
     def _activity(self, network: nn.Module) -> str:

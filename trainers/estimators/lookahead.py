@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from trainers.core.parameterization import predict_clean
+from trainers.core.precision import in_full_precision
 from trainers.core.transition import mean
-from trainers.estimators.scoring import in_full_precision, reward_gradient
+from trainers.estimators.scoring import reward_gradient
 from trainers.machine import differentiable_attention
 from trainers.samplers.kernels import ode
 

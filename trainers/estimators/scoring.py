@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainers.core.precision import in_full_precision
 from trainers.loss_scale import power_of_two
 from trainers.machine import decoding_batch, differentiable_attention
 from trainers.parallel import map_chunks, overlapped
@@ -27,7 +28,7 @@ def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
 
     def judge(chunk: Tensor, images: Tensor) -> Tensor:
         with phase("reward"):
-            return task.reward(images, [words[i] for i in chunk.tolist()]).float()
+            return in_full_precision(task.reward(images, [words[i] for i in chunk.tolist()]))
 
     chunks = torch.arange(len(latents)).split(pictures_at_once(task))
     if latents.device.type != "cpu" and not running():
@@ -48,7 +49,7 @@ def score_with_gradient(task: Task, latents: Tensor, prompt_index: Tensor) -> tu
         leaf = latents[chunk].detach().requires_grad_(True)
         with differentiable_attention(leaf.device):
             values, gradient = reward_gradient(task, leaf, leaf, prompt_index[chunk])
-        rewards.append(values.detach().float())
+        rewards.append(in_full_precision(values.detach()))
         gradients.append(in_full_precision(gradient))
     return torch.cat(rewards), torch.cat(gradients)
 
@@ -69,11 +70,6 @@ def _through_network(clean: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:
     scale = power_of_two(gradient.abs().flatten(1).amax(1)).to(gradient).view(-1, 1, 1, 1)
     (passed,) = torch.autograd.grad(clean, leaf, gradient * scale)
     return passed / scale.to(passed)
-
-
-def in_full_precision(values: Tensor) -> Tensor:
-    """Return values in float32, or in float64 if they have it."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def prompts_of(task: Task, index: Tensor) -> Sequence[str]:
