@@ -17,7 +17,9 @@ from trainers.config import RunConfig
 from trainers.errors import FaultError, StudioError
 from trainers.methods import METHODS
 from trainers.policy import Policy
+from trainers.ranks import ALONE
 from trainers.tally import Sums
+from trainers.updates import split_updates
 
 CLIPPED = [pair for pair in EVERY if METHODS.get(pair[1]).objective != "regression"]
 # Rows whose target is the base model plus guidance over β; a weak pull for a reward of spread 1.
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize(("family", "method"), EVERY)
 def test_the_first_update_of_a_rollout_starts_at_ratio_one(family, method):
-    trainer = toy(family, method, clip_range=1e-9)
+    trainer = toy(family, method, clip_range=1e-9, updates_per_rollout=1)
     for record in follow(trainer, 3):
         assert record.ratio_mean == 1.0
         assert record.clip_fraction == 0.0
@@ -132,35 +134,158 @@ def test_one_batch_of_eight_is_eight_batches_of_one(family, method):
         assert float((gradients(chunked) - expected).norm() / expected.norm()) < 1e-4
 
 
+# -- how a rollout becomes updates -------------------------------------------------------------------
+
+
+def split(trainer, updates, seed=0):
+    """The rows of a rollout, and those of each of its updates."""
+    rollout, _ = trainer._rollout()
+    generator = torch.Generator().manual_seed(seed)
+    return rollout.rows, split_updates(rollout.rows, trainer.objective.method, updates, generator, ALONE)
+
+
+def places(rows):
+    """What each row of a rollout is: its step and its state."""
+    return {
+        (row.step, *latents.flatten().tolist()): (number, place)
+        for number, row in enumerate(rows)
+        for place, latents in enumerate(row.latents)
+    }
+
+
+def taken(rows, part):
+    """(entry, row, branch) of the rollout → its weight in an update that holds it."""
+    where, found = places(rows), {}
+    for row in part:
+        for latents, weights in zip(row.latents, row.weights, strict=True):
+            number, place = where[(row.step, *latents.flatten().tolist())]
+            for branch, weight in enumerate(weights.tolist()):
+                if weight:
+                    assert (number, place, branch) not in found
+                    found[number, place, branch] = weight
+    return found
+
+
+def samples_of(parts):
+    """The trajectories of each update."""
+    return [{int(number) for row in part for number in row.sample} for part in parts]
+
+
 @pytest.mark.parametrize("branches", [(3, 3), (3, 9), (9, 3)])
 def test_a_step_weighs_the_same_whatever_it_branches(branches):
-    """The loss is a mean over guided steps, of a mean over rows, of a mean over branches."""
+    """Every branch of an update weighs K̄/K over their number, so each of two steps weighs a half."""
     trainer = toy("flow", "rsm_zeroth_order_flow", branches=branches, kl_weight=0.0)
-    rollout, _ = trainer._rollout()
+    rows, (part,) = split(trainer, 1)
     weights = {}
-    for rows, weight in trainer._chunks(list(rollout.rows)):
-        weights[rows.step] = weights.get(rows.step, 0.0) + weight * len(rows.latents)
+    for row in part:
+        weights[row.step] = weights.get(row.step, 0.0) + float(row.weights.sum())
     assert weights == pytest.approx({0: 0.5, 1: 0.5})
-
-
-def test_the_updates_of_a_rollout_share_its_rows_without_repeats():
-    trainer = toy("flow", "grpo", updates_per_rollout=3, prompts_per_update=4, group_size=2)
-    rollout, _ = trainer._rollout()
-    parts = [trainer._part(rollout.rows, i) for i in range(3)]
-    for rows in rollout.rows:
-        seen = torch.cat([part.latents for p in parts for part in p if part.step == rows.step])
-        assert sorted(map(tuple, seen.flatten(1).tolist())) == sorted(
-            map(tuple, rows.latents.flatten(1).tolist())
+    mean = sum(branches) / 2
+    for row in part:
+        count = branches[row.step]
+        assert row.weights.flatten().tolist() == pytest.approx(
+            [mean / count / (4 * sum(branches))] * 4 * count
         )
 
 
-def test_more_updates_than_rows_is_harmless():
-    trainer = toy("flow", "rsm_zeroth_order_flow", prompts_per_update=1, updates_per_rollout=3)
+@pytest.mark.parametrize("branches", [(2, 6), (5, 3)])
+def test_branches_of_different_updates_of_a_step_weigh_alike_in_each(branches):
+    """K̄/K over the branches that this update got, whichever steps they left."""
+    rows, parts = split(toy("flow", "tempflow_grpo", branches=branches, kl_weight=0.0), 3)
+    mean = sum(branches) / 2
+    sizes = []
+    for part in parts:
+        found = taken(rows, part)
+        sizes.append(len(found))
+        expected = {key: mean / branches[key[0]] / len(found) for key in found}
+        assert found == pytest.approx(expected, rel=1e-6)
+    assert sum(sizes) == 4 * sum(branches)
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("family", "method"), EVERY)
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_the_updates_of_a_rollout_share_its_branches_without_repeats(family, method, updates):
+    """A random permutation, cut: of trajectories where rows are steps of one, else of single branches."""
+    trainer = toy(family, method, anchor_fraction=0.5, kl_weight=0.05)
+    rows, parts = split(trainer, updates)
+    count = sum(row.latents.shape[0] * row.branches for row in rows)
+    if any(row.sample is not None for row in rows):
+        samples = samples_of(parts)
+        assert sum(map(len, samples)) == len(set.union(*samples)), "a trajectory is in one update"
+        assert set.union(*samples) == set.union(*samples_of([rows]))
+        assert max(map(len, samples)) - min(map(len, samples)) <= 1
+        assert sum(len(row.latents) for part in parts for row in part) == count
+        if updates > 1:
+            others = [samples_of(split(trainer, updates, seed)[1]) for seed in (1, 2)]
+            assert others != [samples, samples], "another generator splits otherwise"
+        return
+    found = [taken(rows, part) for part in parts]
+    guided = [{key for key in part if not rows[key[0]].anchor_only} for part in found]
+    anchors = [{key for key in part if rows[key[0]].anchor_only} for part in found]
+    for kind in (guided, anchors):
+        assert sum(map(len, kind)) == len(set.union(*kind))
+        assert max(map(len, kind)) - min(map(len, kind)) <= 1
+    assert sum(map(len, found)) == count, "every branch and every anchor once"
+    if updates > 1:
+        others = [taken(rows, part).keys() for part in split(trainer, updates, seed=1)[1]]
+        assert others != [part.keys() for part in found], "another generator splits otherwise"
+
+
+def test_a_permutation_mixes_steps_and_prompts():
+    """A split by position would give the first update the first steps or prompts alone."""
+    rows, parts = split(toy("flow", "rsm_zeroth_order_flow", branches=(6, 6), prompts_per_update=8), 2)
+    for part in parts:
+        found = taken(rows, part)
+        assert {key[0] for key in found} >= {0, 1}
+        assert len({key[1] for key in found if key[0] < 2}) == 8
+        assert all(0 < sum(key[0] == step for key in found) < 48 for step in (0, 1))
+    _, by_sample = split(toy("flow", "grpo", prompts_per_update=5, group_size=8), 2)
+    for part in by_sample:
+        assert len(part[0].prompt_index.unique()) == 5
+
+
+@pytest.mark.parametrize("kind", ["drops", "keeps"])
+def test_silent_groups_leave_the_mean_where_the_row_drops_them(kind):
+    """Groups without a difference weigh nothing, and the others weigh as if they had not been there."""
+    trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), kl_weight=0.0)
+    rollout, _ = trainer._rollout()
+    method = replace(trainer.objective.method, drops_silent=kind == "drops")
+    silent = [replace(row, advantages=row.advantages.clone()) for row in rollout.rows]
+    silent[0].advantages[1] = 0.0
+    silent[1].advantages[:3] = 0.0
+    (part,) = split_updates(silent, method, 1, torch.Generator().manual_seed(0), ALONE)
+    found = taken(rollout.rows, part)
+    assert len(found) == (12 if kind == "drops" else 24)
+    assert found == pytest.approx(dict.fromkeys(found, 1 / len(found)))
+    if kind == "drops":
+        assert {key[:2] for key in found} == {(0, 0), (0, 2), (0, 3), (1, 3)}
+
+
+def test_anchors_are_a_mean_of_their_own_times_the_mean_branching_where_all_rows_are_held():
+    for method, family, scale in (
+        ("rsm_zeroth_order_flow", "flow", 4.5),
+        ("rsm_zeroth_order_diffusion", "diffusion", 1.0),
+    ):
+        trainer = toy(family, method, branches=(0, 3, 6), anchor_fraction=0.5, kl_weight=0.1, rollout_steps=6)
+        rows, parts = split(trainer, 2)
+        for part in parts:
+            held = [row for row in part if row.anchor_only]
+            count = sum(len(row.latents) for row in held)
+            assert count > 0
+            for row in held:
+                assert row.weights.flatten().tolist() == pytest.approx([scale / count] * len(row.latents))
+
+
+def test_more_updates_than_branches_is_harmless():
+    trainer = toy("flow", "rsm_zeroth_order_flow", prompts_per_update=1, updates_per_rollout=9)
     before = trainer.policy.state()
     records = trainer.advance()
-    assert [record.step for record in records] == [1, 2, 3]
+    assert [record.step for record in records] == list(range(1, 10))
     assert all(math.isfinite(record.loss) for record in records)
     assert not equal(trainer.policy.state(), before)
+    assert sum(record.grad_norm > 0 for record in records) == 6, "one update a branch, three without any"
+    assert all(record.loss == record.kl == 0.0 for record in records if record.grad_norm == 0)
 
 
 # -- the policy --------------------------------------------------------------------------------------
@@ -199,7 +324,8 @@ def test_guidance_runs_both_prompts_and_extrapolates():
 
 
 def test_network_evaluations_are_counted():
-    trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), kl_weight=0.0, prompts_per_update=4)
+    settings = {"kl_weight": 0.0, "prompts_per_update": 4, "updates_per_rollout": 1}
+    trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), **settings)
     trainer.advance()
     # T = 4: 3·3 + 3·2 + 2 rows a root in the rollout, 2 trained rows a root, the base model once for the KL.
     assert trainer.progress.evaluations == 4 * (9 + 6 + 2) + 4 * 2 + 4
@@ -245,7 +371,7 @@ def test_a_step_that_is_too_long_stops_with_its_value():
     assert equal(trainer.policy.state(), before)
 
 
-@pytest.mark.parametrize("sums", [{"ratio": math.inf, "guided_rows": 1}, {"kl": math.inf, "kl_rows": 1}])
+@pytest.mark.parametrize("sums", [{"ratio": math.inf, "branches": 1.0}, {"kl": math.inf, "kl_rows": 1}])
 def test_a_ratio_or_kl_that_overflows_behind_a_clipped_loss_stops_before_the_step(sums):
     trainer = toy("flow", "grpo")
     before = trainer.policy.state()
@@ -257,10 +383,10 @@ def test_a_ratio_or_kl_that_overflows_behind_a_clipped_loss_stops_before_the_ste
 def test_a_reward_that_says_the_same_of_everything_teaches_nothing():
     trainer = toy("flow", "grpo", reward=Constant(), kl_weight=0.0, weight_decay=0.0)
     before = trainer.policy.state()
-    (record,) = trainer.advance()
-    assert record.zero_spread_groups == 4
-    assert record.reward_std < 1e-6
-    assert record.grad_norm == 0.0
+    for record in trainer.advance():
+        assert record.zero_spread_groups == 4
+        assert record.reward_std < 1e-6
+        assert record.grad_norm == 0.0
     assert equal(trainer.policy.state(), before)
 
 
@@ -296,7 +422,7 @@ def test_metrics_count_what_happened():
 
 def test_reward_statistics_are_those_of_the_pictures():
     reward = Smooth()
-    trainer = toy("flow", "grpo", reward=reward)
+    trainer = toy("flow", "grpo", reward=reward, updates_per_rollout=1)
     (record,) = trainer.advance()
     values = torch.cat([Smooth()(images, prompts) for images, prompts in reward.calls])
     assert record.reward_mean == pytest.approx(float(values.mean()), rel=1e-5)

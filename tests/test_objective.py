@@ -3,7 +3,7 @@
 Three losses are compared for each method: the engine's (`Objective` on rows), the method's own published
 loss, written here from log-densities of the published kernels, and the plain squared loss of the project
 
-    W1·‖o_θ − (o_old + γG)‖² + β·λ‖o_θ − o_ref‖²,    G = (σ/k)·Â·ε,    λ = k²/(2σ²).
+    W1·‖o_θ − (o_old + γG)‖² + β·s·‖o_θ − o_ref‖²,    G = (σ/k)·Â·ε,    s = λ = k²/(2σ²) or λΔ.
 
 The first two agree wherever θ is; the third has the same gradient at θ = θ_old and leaves the others
 quadratically. First-order methods are in tests/estimators/test_first_order.py.
@@ -23,7 +23,7 @@ from tests.core.toys import (
     schedule_of,
 )
 from tests.samplers.published import STEPS
-from tests.zeroth_order_study import BETA, CASES, KERNEL, MATCHING, ROWS, TRAINED, Study
+from tests.zeroth_order_study import BETA, CASES, HOLDS_ANCHORS, KERNEL, MATCHING, NOISE, ROWS, TRAINED, Study
 from trainers.config import RunConfig
 from trainers.core.schedule import diffusion_schedule
 from trainers.estimators.contract import StepRows
@@ -31,8 +31,7 @@ from trainers.methods import METHODS
 from trainers.objective import Objective
 
 
-@pytest.mark.parametrize(("method", "family"), CASES)
-@pytest.mark.parametrize("step", TRAINED)
+@pytest.mark.parametrize(("method", "family", "step"), TRAINED)
 def test_three_losses_have_one_gradient_at_the_old_policy(method, family, step):
     study = Study(method, family, step)
     engine = gradient(study.engine(), study.network)
@@ -145,8 +144,43 @@ def test_a_steps_weight_does_not_grow_with_its_branches(method, family):
 
 
 @pytest.mark.parametrize(("method", "family"), CASES)
+def test_a_row_s_weights_are_those_of_its_branches_and_their_sum_that_of_its_kl(method, family):
+    study = Study(method, family, 1, size=0.02)
+    noise, advantages = randn(ROWS, 5, *SHAPE, seed=4), randn(ROWS, 5, seed=5)
+    study.noise, study.advantages = noise, advantages
+    study.cut_half()
+    weights = randn(ROWS, 5, seed=6).abs() * (randn(ROWS, 5, seed=7) > 0)
+    output, old, base = study.outputs()
+    rows = StepRows(1, study.latents, torch.arange(ROWS), noise, advantages, weights=weights)
+    result = study.objective(rows, output, old, base)
+    expected = torch.zeros(ROWS, dtype=torch.float64)
+    counted = []
+    for i in range(5):
+        branch = StepRows(1, study.latents, torch.arange(ROWS), noise[:, i : i + 1], advantages[:, i : i + 1])
+        expected = expected + weights[:, i] * study.objective(branch, output, old, base).loss
+        branch = replace(branch, weights=weights[:, i : i + 1])
+        counted.append(study.objective(branch, output, old, base))
+    torch.testing.assert_close(result.loss, expected)
+    assert int(result.branches) == int((weights > 0).sum()) == sum(int(part.branches) for part in counted)
+    assert int(result.clipped) == sum(int(part.clipped) for part in counted) > 0
+    torch.testing.assert_close(result.ratios, sum(part.ratios for part in counted))
+    torch.testing.assert_close(result.kl, study.kl(output, base).detach())
+
+
+def test_branches_of_no_weight_or_no_advantage_do_not_count():
+    study = Study("grpo", "flow", 1, size=0.05, clip=1e-9)
+    output, old, base = study.outputs()
+    advantages, weights = study.advantages.clone(), torch.full((ROWS, 1), 0.25, dtype=torch.float64)
+    advantages[0], weights[1] = 0.0, 0.0
+    rows = replace(study.rows, advantages=advantages, weights=weights)
+    result = study.objective(rows, output, old, base)
+    assert int(result.branches) == ROWS - 2
+    assert result.ratio == pytest.approx(float(study.log_ratio(output, old).detach()[2:].exp().mean()))
+
+
+@pytest.mark.parametrize(("method", "family"), CASES)
 @pytest.mark.parametrize("step", [0, 3])
-def test_anchor_rows_carry_the_exact_kl_and_nothing_else(method, family, step):
+def test_anchor_rows_carry_the_row_s_penalty_and_nothing_else(method, family, step):
     study = Study(method, family, step, size=0.1)
     output, old, base = study.outputs()
     rows = StepRows(step, study.latents, torch.arange(ROWS))
@@ -154,16 +188,84 @@ def test_anchor_rows_carry_the_exact_kl_and_nothing_else(method, family, step):
     assert not study.rows.anchor_only
     result = study.objective(rows, output, old, base)
     torch.testing.assert_close(result.kl, study.kl(output, base).detach())
-    torch.testing.assert_close(result.loss, BETA * study.kl(output, base))
+    held = BETA * study.penalty(output, base) if method in HOLDS_ANCHORS else torch.zeros(ROWS)
+    torch.testing.assert_close(result.loss, held, check_dtype=False)
     assert (result.clip_fraction, result.ratio) == (0.0, 1.0)
+    weighted = replace(rows, weights=torch.full((ROWS, 1), 0.2, dtype=torch.float64))
+    torch.testing.assert_close(study.objective(weighted, output, old, base).loss, 0.2 * result.loss)
     with_guidance = study.objective(study.rows, output, old, base)
     torch.testing.assert_close(with_guidance.kl, result.kl)
     assert not with_guidance.kl.requires_grad
 
 
-def test_the_deterministic_last_ddim_step_has_no_kl():
+@pytest.mark.parametrize("family", ["flow", "diffusion"])
+@pytest.mark.parametrize("step", [0, 3])
+def test_the_scale_of_the_kl_can_be_chosen(family, step):
+    """By the kernel's KL, by that times Δ on flows, or by the output itself; ``auto`` is the row's own."""
+    study = Study("grpo", family, step, size=0.1)
+    output, old, base = study.outputs()
+    losses = {}
+    for scale in ("auto", "transition", "rate", "output"):
+        config = RunConfig(noise_level=NOISE, kl_weight=BETA, kl_scale=scale)
+        free = Objective(study.method, replace(config, kl_weight=0.0), study.schedule)
+        held = Objective(study.method, config, study.schedule)
+        losses[scale] = (
+            held(study.rows, output, old, base).loss - free(study.rows, output, old, None).loss
+        ) / BETA
+    torch.testing.assert_close(losses["transition"], study.kl(output, base))
+    torch.testing.assert_close(losses["output"], ((output - base) ** 2).mean((1, 2, 3)))
+    per_time = study.delta() if family == "flow" else 1.0
+    torch.testing.assert_close(losses["rate"], per_time * study.kl(output, base))
+    assert torch.equal(losses["auto"], losses["rate"])
+
+
+def test_a_published_factor_can_take_the_place_of_zeta():
+    study = Study("pcpo_flow", "flow", 2)
+    config = RunConfig(noise_level=NOISE, interval_weight=4.3152134639895925)
+    slope = Objective(study.method, config, study.schedule).weights(2).slope
+    assert slope == pytest.approx(-4.3152134639895925 * study.delta())
+
+
+@pytest.mark.parametrize(
+    ("method", "family", "near"),
+    [
+        ("rsm_first_order_diffusion", "diffusion", "old"),
+        ("residual_nabla_db", "diffusion", "old"),
+        ("awm", "flow", "average"),
+        ("vgg_flow", "flow", ""),
+        ("grpo", "flow", ""),
+    ],
+)
+def test_the_pull_is_reported_and_holds_where_the_row_has_one(method, family, near):
+    study = Study("grpo", family, 2, size=0.1)
+    output, old, base = (part.detach() for part in study.outputs())
+    average = old + 0.1 * randn(ROWS, *SHAPE, seed=8)
+    first = METHODS.get(method).order == "first"
+    rows = replace(study.rows, weights=torch.full((ROWS, 1), 0.2, dtype=torch.float64))
+    if first:
+        rows = replace(rows, noise=None, advantages=None, guidance=study.noise[:, 0])
+    found = []
+    for weight in (0.0, 0.7):
+        config = RunConfig(noise_level=NOISE, old_weight=weight, kl_weight=0.1)
+        objective = Objective(METHODS.get(method), config, study.schedule)
+        assert objective.held_to == (near if weight else "")
+        found.append(objective(rows, output, old, base, average))
+    assert not found[0].pull.any()
+    expected = {"old": old, "average": average}.get(near, output)
+    distance = ((output - expected) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(found[1].pull, distance, check_dtype=False)
+    torch.testing.assert_close(found[1].loss - found[0].loss, 0.7 * 0.2 * distance)
+    anchors = StepRows(2, study.latents, torch.arange(ROWS))
+    assert not objective(anchors, output, old, base, average).pull.any(), "anchors are held to the base alone"
+
+
+@pytest.mark.parametrize("scale", ["transition", "rate"])
+def test_the_deterministic_last_ddim_step_has_no_kl(scale):
+    """Nor are there rows: what ``kl_scale = output`` would hold there is never handed over."""
     study = Study("rsm_zeroth_order_diffusion", "diffusion", STEPS - 1, size=0.1)
-    result = study.objective(StepRows(STEPS - 1, study.latents, torch.arange(ROWS)), *study.outputs())
+    config = RunConfig(noise_level=NOISE, kl_weight=BETA, kl_scale=scale)
+    objective = Objective(study.method, config, study.schedule)
+    result = objective(StepRows(STEPS - 1, study.latents, torch.arange(ROWS)), *study.outputs())
     assert not result.kl.any()
     assert not result.loss.any()
 
@@ -190,7 +292,7 @@ def test_which_methods_need_the_base_model():
     }
     for method in METHODS.specs():
         assert needs[method.name, 0.0] == (method.anchor == "ref")
-        assert needs[method.name, 0.1]
+        assert needs[method.name, 0.1] == (method.anchor == "ref" or method.kl != "none")
 
 
 def test_the_schedule_mean_is_the_published_constant_of_sd15():

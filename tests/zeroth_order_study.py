@@ -38,7 +38,13 @@ CASES = [
 MATCHING = [case for case in CASES if METHODS.get(case.values[0]).objective == "matching"]
 # Rows whose log-ratio is the kernel's own.
 KERNEL = [case for case in CASES if METHODS.get(case.values[0]).weight not in ("schedule_mean", "interval")]
-TRAINED = range(STEPS - 1)
+# Steps that a row trains: not DDIM's last one, which adds no noise, and of flows' only where the row says so.
+TRAINED = [
+    pytest.param(*case.values, step, id=f"{case.id}, {step}")
+    for case in CASES
+    for step in range(STEPS)
+    if step < STEPS - 1 or (METHODS.get(case.values[0]).last_step and case.values[1] == "flow")
+]
 
 
 class Study:
@@ -87,14 +93,16 @@ class Study:
         return float(slope.flatten()[0])
 
     def mean_slope(self):
-        """Mean of |k/σ| over the steps before the last, from the published kernels alone."""
-        return self.mean_over_steps(lambda study: abs(study.k()) / study.std())
+        """Mean of |k/σ| over all steps that inject noise, from the published kernels alone."""
+        return mean_of(abs(study.k()) / study.std() for study in self.noisy(STEPS))
 
-    def mean_over_steps(self, value):
-        """Mean over the steps that inject noise: all, but not DDIM's last."""
-        noisy = [replace_step(self, step) for step in range(STEPS)]
-        found = [value(study) for study in noisy if study.std() > 0]
-        return sum(found) / len(found)
+    def mean_std(self):
+        """Mean of σ over the steps that inject noise but the last."""
+        return mean_of(study.std() for study in self.noisy(STEPS - 1))
+
+    def noisy(self, steps):
+        """The study at each of the first steps that inject noise; DDIM's last one does not."""
+        return [study for step in range(steps) if (study := replace_step(self, step)).std() > 0]
 
     def std(self):
         return float(self.kernel(self.latents)[1])
@@ -107,8 +115,11 @@ class Study:
         return (times[self.step] - times[self.step + 1]) / times[0]
 
     def zeta(self):
-        """PCPO's factor: the mean of ζΔ is the mean of |k/σ|."""
-        return self.mean_slope() / self.mean_over_steps(lambda study: study.delta())
+        """PCPO's factor: ζΔ has the mean of |k/σ| over all steps but the last, which is never trained."""
+        trained = self.noisy(STEPS - 1)
+        return sum(abs(study.k()) / study.std() for study in trained) / sum(
+            study.delta() for study in trained
+        )
 
     def log_ratio(self, output, old):
         """(B, K): log N(x'; μ_θ, σ²) − log N(x'; μ_old, σ²), means over elements, at x' = μ_old + σε."""
@@ -119,14 +130,22 @@ class Study:
         return new - previous
 
     def kl(self, output, base):
-        """(B,): KL of the two kernels, as Flow-GRPO writes it."""
+        """(B,): KL of the two kernels."""
         (center, std), (reference, _) = self.kernel(output), self.kernel(base)
         return ((center - reference) ** 2 / (2 * std**2)).mean((1, 2, 3))
+
+    def penalty(self, output, base):
+        """(B,): what the row multiplies by β, from its published program."""
+        return PENALTIES.get((self.method.name, self.family), Study.kl)(self, output, base)
+
+    def held(self, output, base):
+        """(B,): the same where the row holds its branches; only anchors are held by ``kl = anchors``."""
+        return 0.0 if self.method.name in ANCHORED_ONLY else self.penalty(output, base)
 
     def published(self):
         output, old, base = self.outputs()
         pull = PUBLISHED[self.method.name](self, output, old)
-        return (pull.mean(1) + self.beta * self.kl(output, base)).mean()
+        return (pull.mean(1) + self.beta * self.held(output, base)).mean()
 
     def squared(self):
         """The row of reward score matching: (γG of each branch, W1) through the one squared loss."""
@@ -136,7 +155,7 @@ class Study:
         if self.method.name in ("rsm_zeroth_order_flow", "grpo_guard"):
             extra = std / self.delta()
         if self.method.name == "tempflow_grpo":
-            extra = std / self.mean_over_steps(lambda study: study.std())
+            extra = std / self.mean_std()
         if self.method.name in ("rsm_zeroth_order_diffusion", "pcpo"):
             slope = -self.mean_slope()
         if self.method.name == "pcpo_flow":
@@ -144,8 +163,17 @@ class Study:
         guidance = self.advantages[:, :, None, None, None] * self.noise / slope
         branches = [matching(output, old, guidance[:, i]) for i in range(guidance.shape[1])]
         pull = extra * slope**2 / 2 * torch.stack(branches, 1)
-        held = k**2 / (2 * std**2) * ((output - base) ** 2).mean((1, 2, 3))
-        return (pull.mean(1) + self.beta * held).mean()
+        weight = k**2 / (2 * std**2)
+        if self.method.kl_scale == "rate" and self.family == "flow":
+            weight *= self.delta()
+        held = weight * ((output - base) ** 2).mean((1, 2, 3))
+        beta = 0.0 if self.method.kl == "anchors" else self.beta
+        return (pull.mean(1) + beta * held).mean()
+
+
+def mean_of(values):
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def replace_step(study, step):
@@ -199,7 +227,7 @@ def rsm_diffusion_loss(study, output, old):
 
 def noise_aware_loss(study, output, old):
     """TempFlow-GRPO: GRPO's loss, a step weighed by the noise it injects."""
-    return grpo_loss(study, output, old) * study.std() / study.mean_over_steps(lambda other: other.std())
+    return grpo_loss(study, output, old) * study.std() / study.mean_std()
 
 
 def interval_ratio(study, output, old):
@@ -247,3 +275,27 @@ TRUSTED = {
     "rsm_zeroth_order_flow": fair_ratio,
     "rsm_zeroth_order_diffusion": constant_ratio,
 }
+
+
+def rate_penalty(study, output, base):
+    """‖μ_θ − μ_ref‖²/(2τ²) with τ = a√(t/(1−t)), as Flow-GRPO's and RSM's programs write it: no Δ below."""
+    t = levels(STEPS)[study.step]
+    tau = NOISE * (t / (1 - (levels(STEPS)[1] if t == 1 else t))).sqrt()
+    (center, _), (reference, _) = study.kernel(output), study.kernel(base)
+    return ((center - reference) ** 2 / (2 * tau**2)).mean((1, 2, 3))
+
+
+def output_penalty(study, output, base):
+    """‖ε̂_θ − ε̂_ref‖², of which RSM's program takes ½·4.5² as part of its β."""
+    return ((output - base) ** 2).mean((1, 2, 3))
+
+
+PENALTIES = {
+    ("grpo", "flow"): rate_penalty,
+    ("custom", "flow"): rate_penalty,
+    ("pcpo_flow", "flow"): rate_penalty,
+    ("rsm_zeroth_order_flow", "flow"): rate_penalty,
+    ("rsm_zeroth_order_diffusion", "diffusion"): output_penalty,
+}
+ANCHORED_ONLY = ("rsm_zeroth_order_diffusion",)
+HOLDS_ANCHORS = ("rsm_zeroth_order_flow", "rsm_zeroth_order_diffusion")

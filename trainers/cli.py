@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="list models, rewards and estimators")
     listing.add_argument("--json", action="store_true", help="machine-readable")
     listing.add_argument("--methods-page", action="store_true", help="the method table as docs/METHODS.md")
+    listing.add_argument("--defaults-page", action="store_true", help="all defaults as docs/DEFAULTS.md")
     listing.set_defaults(command=_list)
     evaluate = commands.add_parser("evaluate", help="draw and score a run's adapter again")
     evaluate.add_argument("run", type=path_of, help="the run folder")
@@ -255,6 +256,11 @@ def _list(options) -> int:
         from trainers.method_docs import methods_page
 
         print(methods_page(), end="")
+        return 0
+    if options.defaults_page:
+        from trainers.defaults_page import defaults_page
+
+        print(defaults_page(), end="")
         return 0
     tables = {"models": MODELS, "rewards": REWARDS, "estimators": METHODS}
     if options.json:

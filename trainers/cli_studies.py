@@ -32,6 +32,9 @@ def add_lab(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--estimator", help="methods separated by commas; leaves the other studies out")
     rows.add_argument("--beta", type=float, default=1.0, help="KL strength of the law that is aimed at")
     rows.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
+    rows.add_argument(
+        "--ablations", action="store_true", help="train rows without each suspected cause of their bias"
+    )
     rows.add_argument("--out", type=path_of, metavar="FILE", help="append each trained row as a line of JSON")
     parser.set_defaults(command=_lab)
 
@@ -72,10 +75,17 @@ def _lab(options) -> int:
     found += _lab_problems(options, families, names)
     if found:
         raise InputError(*found)
-    from trainers.lab.study import EVALUATIONS, run_study, study_training
+    from trainers.lab.study import EVALUATIONS, run_study, study_ablations, study_training
 
     common = {"workers": os.cpu_count() or 1, "say": _say}
     evaluations = options.evaluations or EVALUATIONS
+    if options.ablations:
+        found = [
+            row
+            for family in families
+            for row in study_ablations(family, evaluations, options.seed, names, **common)
+        ]
+        return _tell_rows(found, options)
     if names:
         fitting = {family: [n for n in names if family in METHODS.get(n).families] for family in families}
         rows = [
@@ -110,10 +120,12 @@ def _tell_rows(rows: list[dict], options) -> int:
 def _lab_settings(options, names) -> tuple[dict, list[str]]:
     """Return the checked settings of ``--set``, and what is wrong with them."""
     found, clean = coerce_all(parse_assignments(options.set))
-    if not names and (options.set or options.out or options.beta != 1.0):
+    if options.ablations and (options.set or options.beta != 1.0):
+        found.append("'--ablations' uses the laboratory's own settings: leave '--set' and '--beta' out.")
+    elif not (names or options.ablations) and (options.set or options.out or options.beta != 1.0):
         found.append("'--set', '--beta' and '--out' train single rows: name them with '--estimator'.")
-    if names and options.plot:
-        found.append("'--plot' draws the whole study: leave '--estimator' out.")
+    if (names or options.ablations) and options.plot:
+        found.append("'--plot' draws the whole study: leave '--estimator' and '--ablations' out.")
     return clean, found + problems(RunConfig(**clean))
 
 

@@ -88,6 +88,13 @@ def compose(parts: Iterable[str]) -> Method:
     return method
 
 
+def parts_of(method: Method) -> tuple[str, ...]:
+    """Return the ``name=value`` parts that compose a row, as far as it is made of parts."""
+    values = {name: getattr(method, name) for name in CHOICES}
+    words = {True: "yes", False: "no"}
+    return tuple(f"{name}={words.get(value, value)}" for name, value in values.items())
+
+
 def _target(method: Method) -> str:
     if method.order == "first":
         return f"{_TARGETS}first_order:FirstOrder"

@@ -19,8 +19,9 @@ RECORDS, LABORATORY = _DOCS / "comparison.jsonl", _DOCS / "laboratory.jsonl"
 _COMPARED = """## Compared on pictures
 
 Every row that fits a tiny model, trained on one thread for equal seconds and for equal network evaluations;
-gain of the reward on held-out pictures, mean ± standard error over seeds. Settings are the tuned ones of
-each row. The records are docs/comparison.jsonl, written by `python -m trainers bench methods`.
+gain of the reward on held-out pictures, mean ± standard error over seeds. Settings are each row's defaults on
+that model (DEFAULTS.md). The records are docs/comparison.jsonl, written by
+`python -m trainers bench methods`.
 
 ![Gain of every method, at equal seconds and at equal network evaluations](images/methods.png)
 """
@@ -30,13 +31,18 @@ _INTRO = """# Methods
 Every method here is one loss with other settings. With o_θ the output of the trained network, o_ref of the
 base model and o_old of the policy that made the rollout (all at the same noisy state, means over elements),
 
-    L = W1·‖ o_θ − (o_anchor + γ·G) ‖² + W2·‖ o_θ − o_old ‖² + β·λ·‖ o_θ − o_ref ‖²
+    L = W1·‖ o_θ − (o_anchor + γ·G) ‖² + W2·‖ o_θ − o_old ‖² + β·κ·‖ o_θ − o_ref ‖²
 
 G is the guidance: an estimate of the value's gradient, in units of the network's output. A step's kernel is
 x' ~ N(μ, σ²) with k = ∂μ/∂o, natural weight λ = k²/(2σ²) and log-ratio
-ℓ = −λ‖Δo‖² + (k/σ)⟨ε, Δo⟩, Δo = o_θ − o_old. `tests/` proves for every row that its gradient is that
-of the published loss (relative error below 1e-6 in float64) at the old policy, and away from it where the
-forms are equal.
+ℓ = −λ‖Δo‖² + (k/σ)⟨ε, Δo⟩, Δo = o_θ − o_old. κ says what β multiplies: λ, the KL of a sampling step; λΔ, as
+programs have it that divide by 2τ² = 2σ²/Δ; or 1.
+
+A row is also how rewards are compared, how a rollout is split into updates, what is left out of a mean and
+which network is differentiated. `tests/updates` derives the whole update of every row again from formulas,
+with statistics, random splits, weights, KL, anchors and guidance, and compares the gradient that the
+optimizer is given: in float64, at the old policy and after an update where the trust region acts, the
+relative error is below 1e-6. DEFAULTS.md lists our settings beside the published ones.
 
 This page is generated: `python -m trainers list --methods-page > docs/METHODS.md`.
 """

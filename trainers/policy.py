@@ -152,7 +152,8 @@ class Policy:
         }
 
     def load_trailing(self, tensors: dict[str, Tensor]) -> None:
-        """Put back the tensors of ``trailing_state``."""
+        """Put back the tensors of ``trailing_state``; those of earlier versions, without a purpose, too."""
+        tensors = {name if "/" in name else f"{ROLLOUT}/{name}": part for name, part in tensors.items()}
         counts: dict[str, int] = {}
         for name in tensors:
             purpose = name.partition("/")[0]

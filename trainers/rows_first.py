@@ -26,8 +26,8 @@ FIRST_ORDER: tuple[Method, ...] = (
         kl="none",
         train_unconditional=False,
         origin=_RSM,
-        idea="VGG-Flow with one reward gradient per trajectory, taken at the finished picture and faded"
-        " out towards noise by 1 − t. The first choice for a differentiable reward on a flow model.",
+        idea="VGG-Flow with one reward gradient per trajectory, taken at the finished picture and faded "
+        "out towards noise by 1 − t, at half its scale.",
     ),
     Method(
         name="rsm_first_order_diffusion",
@@ -49,9 +49,9 @@ FIRST_ORDER: tuple[Method, ...] = (
         steps="stratified",
         last_step=True,
         origin=_RSM,
-        idea="Residual ∇-DB without its residual network, with one reward gradient per trajectory and "
-        "the variance-balanced weight k²/σ². The first choice for a differentiable reward on a "
-        "diffusion model.",
+        idea="Residual ∇-DB without its residual network, with one reward gradient per trajectory and the "
+        "variance-balanced weight k²/σ². Each trajectory trains its last noisy step and one of every "
+        "stratum; W2 holds the second update of a rollout near the first.",
         defaults=frozen(updates_per_rollout=2, old_weight=1e2),
     ),
     Method(
@@ -122,9 +122,9 @@ FIRST_ORDER: tuple[Method, ...] = (
         last_step=True,
         lookahead_network="base",
         origin="Kang et al., SQDF, arXiv 2512.04559",
-        idea="A soft Q-function read from the reward of the next state's clean estimate, with a "
-        "discount that trusts low noise more, an optional m-step lookahead (lookahead_steps) and an "
-        "optional replay buffer (replay_size).",
+        idea="A soft Q-function read from the reward of the next state's clean estimate, which the frozen "
+        "base model makes, with a discount that trusts low noise more, an optional m-step lookahead "
+        "(lookahead_steps) and an optional replay buffer (replay_size).",
         defaults=frozen(discount=0.9, kl_weight=0.1),
     ),
 )

@@ -23,8 +23,10 @@ FORWARD_PROCESS: tuple[Method, ...] = (
         kl="rows",
         kl_scale="output",
         origin="Xue et al., Advantage Weighted Matching, arXiv 2509.25050",
-        idea="Pre-training's own loss on the model's pictures, weighed by their advantage and clipped "
-        "like PPO. Rollouts are deterministic and cost no noise.",
+        idea="Pre-training's own loss on the model's pictures, weighed by their advantage: a generalized "
+        "Huber of the denoising error. With one update a rollout no clip acts; what holds the policy "
+        "back is the pull towards the base model and towards a moving average of itself. Rollouts are"
+        " deterministic and cost no noise.",
         defaults=frozen(
             advantage="bounded",
             advantage_std="rollout",
@@ -55,7 +57,7 @@ FORWARD_PROCESS: tuple[Method, ...] = (
         kl_scale="output",
         origin="Zheng et al., DiffusionNFT, arXiv 2509.16117",
         idea="Good pictures pull, bad pictures push, through two implicit policies on either side of a "
-        "slowly updated old one; the sum of both losses is one regression on o_old + (Â/b)(u − o_old).",
+        "slowly updated old one, which also makes the rollouts.",
         defaults=frozen(
             advantage="bounded",
             advantage_std="rollout",
@@ -81,8 +83,10 @@ FORWARD_PROCESS: tuple[Method, ...] = (
         kl="none",
         average="rollout",
         origin="Reinforce Adjoint Matching, arXiv 2605.10759",
-        idea="The tilted law's score by the REINFORCE identity: the target is the base model's output "
-        "plus (Â/β)(u − o), so β is the KL strength itself and nothing else holds the policy back.",
+        idea="The tilted law's score by the REINFORCE identity: the target is the base model's output plus"
+        " (Â/β)(u − o_old), so β is the KL strength itself and nothing else holds the policy back. "
+        "While the old policy is the trained one, its gradient is 1/β times that of AWM's matching "
+        "with plain weights under a KL of β.",
         defaults=frozen(
             advantage_std="rollout",
             kl_weight=1e-3,

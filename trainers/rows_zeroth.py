@@ -24,10 +24,11 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         drops_silent=True,
         kl_scale="rate",
         origin=_RSM,
-        idea="One deterministic path per prompt; at the first, high-noise steps K noisy branches leave "
-        "it and run deterministically to the end, so the difference of their rewards is due to one "
-        "step's noise. The matching loss pulls the policy towards the better branches, clipped at the "
-        "same mean shift at every step. The first choice for a black-box reward on a flow model.",
+        idea="Deterministic paths; at the first, high-noise steps K noisy branches leave each and run "
+        "deterministically to the end, so the difference of their rewards is due to one step's noise."
+        " The matching loss pulls the policy towards the better branches, clipped at the same mean "
+        "shift at every step. For rewards that check what a caption asks for, the states between the "
+        "branching steps hold the policy near the base model as well (anchor_fraction).",
         defaults=frozen(updates_per_rollout=2, kl_weight=1e-2, anchor_fraction=0.0),
         compositional=frozen(kl_scale="transition", kl_weight=4e-3, anchor_fraction=1.0),
     ),
@@ -41,9 +42,9 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         drops_silent=True,
         kl_scale="rate",
         origin="Liu et al., Flow-GRPO, arXiv 2505.05470; Xue et al., DanceGRPO, arXiv 2505.07818",
-        idea="Every step of every trajectory gets the advantage of the finished picture within the "
-        "samples of its prompt. The field's baseline: unbiased towards no step, and noisy for the same "
-        "reason.",
+        idea="Every step of every trajectory gets the advantage of the finished picture within the samples"
+        " of its prompt, over the spread of the whole rollout. The field's baseline: unbiased towards"
+        " no step, and noisy for the same reason.",
         defaults=frozen(updates_per_rollout=2, advantage_std="rollout", kl_weight=1e-2),
         compositional=frozen(kl_weight=4e-2),
     ),
@@ -60,9 +61,9 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         kl="anchors",
         kl_scale="output",
         origin=_RSM,
-        idea="Branches at a few evenly spaced steps of a DDIM path with PCPO's constant weight, and "
-        "holds a sample of the deterministic steps near the base model. The first choice for a black-"
-        "box reward on a diffusion model.",
+        idea="At a few evenly spaced steps of one DDIM path per prompt, K noisy branches leave the same "
+        "state and are compared with each other; PCPO's constant weight and the matching loss train "
+        "them. Only a sample of the states where nothing branched is held near the base model.",
         defaults=frozen(updates_per_rollout=2, kl_weight=8.1e-4, anchor_fraction=0.1),
     ),
     Method(
@@ -77,9 +78,8 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         objective="ratio",
         drops_silent=True,
         origin="He et al., TempFlow-GRPO, arXiv 2508.04324",
-        idea="The method that introduced one-step branches: their reward differences credit one step. "
-        "Steps are weighed by the noise they inject. Use it to compare with the redesign that grew out "
-        "of it.",
+        idea="The method that introduced one-step branches: their reward differences credit one step. K "
+        "branches leave every step but the last, and steps weigh as much as the noise they inject.",
         defaults=frozen(updates_per_rollout=2, kl_weight=1e-3),
         compositional=frozen(kl_weight=4e-3),
     ),
@@ -96,7 +96,9 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         unbiased_std=True,
         origin="Li et al., BranchGRPO, arXiv 2509.06040",
         idea="Trajectories share their first steps and split at a few depths, so one rollout gives "
-        "advantages at every depth for less network time than separate trajectories.",
+        "advantages at every depth for less network time than separate trajectories. A node is worth "
+        "the mean of its leaves, compared within its tree and depth; every edge of the tree counts "
+        "once.",
         defaults=frozen(updates_per_rollout=2, initial_noise="shared", kl_weight=0.0),
     ),
     Method(
@@ -158,8 +160,9 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         last_step=True,
         std_epsilon=1e-6,
         origin="Black et al., DDPO, arXiv 2305.13301",
-        idea="GRPO's predecessor: advantages compare all prompts with each other, so easy prompts look "
-        "good. For rewards that do not depend on the prompt it wastes no group.",
+        idea="GRPO's predecessor: a picture is compared with the latest rewards of its own prompt once "
+        "these are sixteen, and with the whole rollout before. For rewards that do not depend on the "
+        "prompt it wastes no group.",
         defaults=frozen(updates_per_rollout=2, kl_weight=0.0),
     ),
     Method(
@@ -176,7 +179,8 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         kl="none",
         origin="Fan et al., DPOK, arXiv 2305.16381",
         idea="The plain policy gradient with a KL penalty, written as one regression towards the base "
-        "model. Nothing clips it, so it wants a small learning rate and one update per rollout.",
+        "model. Nothing clips it. With one update a rollout it is GRPO with the group's own spread "
+        "and a KL of the same strength: the ratio is 1 there and no clip acts.",
     ),
     Method(
         name="custom",

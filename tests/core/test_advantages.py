@@ -5,9 +5,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainers.core.advantages import advantages, zero_spread
+from trainers.core.advantages import advantages, standard_deviation, zero_spread
 
 KINDS = ("group", "mean", "raw", "tilted")
+NORMALISED = ("group", "bounded")
 values = st.lists(st.floats(-10, 10, allow_nan=False, width=32), min_size=2, max_size=8)
 quick = settings(max_examples=60, deadline=None)
 
@@ -136,6 +137,41 @@ def test_a_unit_group_is_normalised_by_the_population_deviation():
     torch.testing.assert_close(
         advantages(torch.tensor([-1.0, 1.0]).double()), torch.tensor([-1.0, 1.0]).double() / 1.0001
     )
+
+
+@quick
+@given(values, st.floats(0.5, 8.0))
+def test_the_bounded_kind_is_the_group_kind_within_one(numbers, clamp):
+    rewards = rewards_of(numbers)
+    got = advantages(rewards, "bounded", clamp)
+    torch.testing.assert_close(got, advantages(rewards, "group", clamp) / clamp)
+    assert float(got.abs().max()) <= 1.0
+
+
+@quick
+@given(values, st.floats(1e-9, 1e-2), st.booleans())
+def test_the_deviation_and_its_floor_are_the_chosen_ones(numbers, epsilon, unbiased):
+    assume(spread_of(numbers) > 1e-3)
+    mean, count = sum(numbers) / len(numbers), len(numbers)
+    variance = sum((r - mean) ** 2 for r in numbers) / (count - 1 if unbiased else count)
+    expected = [(r - mean) / (variance**0.5 + epsilon) for r in numbers]
+    got = advantages(rewards_of(numbers), clamp=1e9, epsilon=epsilon, unbiased=unbiased)
+    torch.testing.assert_close(got, rewards_of(expected), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", NORMALISED)
+def test_a_deviation_from_elsewhere_takes_the_place_of_the_group_s_own(kind):
+    rewards = rewards_of([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0], [30.0, 20.0, 10.0]])
+    got = advantages(rewards, kind, 1e9, epsilon=0.0, std=torch.tensor(4.0))
+    scale = 1e9 if kind == "bounded" else 1.0
+    expected = rewards_of([[-1, 0, 1], [0, 0, 0], [10, 0, -10]]) / 4.0
+    torch.testing.assert_close(scale * got, expected)
+
+
+def test_a_group_of_one_has_no_deviation():
+    for unbiased in (False, True):
+        assert standard_deviation(torch.tensor([[3.0], [7.0]]), unbiased).tolist() == [0.0, 0.0]
+        assert not advantages(torch.tensor([[3.0], [7.0]]), unbiased=unbiased).any()
 
 
 def test_an_unknown_kind_is_refused():

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from tests.core.toys import flow, randn
 from trainers.core import loss as core
+from trainers.core.schedule import flow_schedule
 from trainers.core.transition import Coefficients
 from trainers.core.weights import (
     ScheduleMeans,
@@ -110,15 +112,100 @@ def test_a_branch_without_advantage_has_no_loss_gradient():
         assert not slope.any()
 
 
-def test_the_clipped_share_counts_the_branches_that_no_longer_pull():
+def test_branches_that_no_longer_pull_are_told_from_those_that_do():
     ratios = torch.tensor([[0.3, 0.1, -0.3, -0.1, 0.3, 0.3]])
     signs = torch.tensor([[1.0, 1.0, -2.0, -2.0, -1.0, 0.0]])
-    # Cut: first and third. Pulling: all but the last, which has no advantage.
-    assert float(core.clipped_share(ratios, signs, C)) == pytest.approx(2 / 5)
-    assert float(core.clipped_share(ratios, torch.zeros_like(ratios), C)) == 0.0
+    assert core.clipped(ratios, signs, C).tolist() == [[True, False, True, False, False, False]]
+    assert core.clipped(ratios, signs, C, -0.05).tolist() == [[True, False, True, True, False, False]]
+    assert not core.clipped(ratios, torch.zeros_like(ratios), C).any()
 
 
-MEANS = ScheduleMeans(slope=0.52, interval=0.2, std=0.4)
+@pytest.mark.parametrize(
+    ("form", "bounds"),
+    [
+        (core.clipped_matching, (C,)),
+        (core.clipped_ratio, (math.log(1 + C), math.log(1 - C))),
+    ],
+)
+def test_the_branches_told_apart_are_those_without_a_gradient(form, bounds):
+    ratio, advantages = randn(40, 5, seed=1).mul(0.4).requires_grad_(True), randn(40, 5, seed=2)
+    (slope,) = torch.autograd.grad(form(ratio, advantages, C).sum(), ratio)
+    cut = core.clipped(ratio.detach(), advantages, *bounds)
+    assert torch.equal(cut, slope == 0)
+    assert 0.1 < float(cut.double().mean()) < 0.9
+
+
+# -- AWM's weighting and DiffusionNFT's pair of losses -------------------------------------------------
+
+
+def plain_errors(seed=0):
+    """L of the present and L_old of the old policy (B, K), and their log-ratio with w = √2."""
+    old, new = randn(4, 3, seed=seed).abs() + 0.1, randn(4, 3, seed=seed + 1).abs() + 0.1
+    return new, old, old - new
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
+def test_the_powered_log_ratio_is_a_difference_of_generalized_huber_losses(power):
+    """−(t/p)((L + 1e-10)^p − (L_old + 1e-10)^p)."""
+    new, old, ratio = plain_errors()
+    expected = [
+        -0.6 / power * ((n + 1e-10) ** power - (o + 1e-10) ** power)
+        for n, o in zip(new.flatten().tolist(), old.flatten().tolist(), strict=True)
+    ]
+    got = core.powered_log_ratio(ratio, old, 0.6, power)
+    assert got.flatten().tolist() == pytest.approx(expected)
+
+
+def test_power_one_is_the_log_ratio_itself_times_the_noise_level():
+    _, old, ratio = plain_errors()
+    torch.testing.assert_close(core.powered_log_ratio(ratio, old, 0.6, 1.0), 0.6 * ratio)
+
+
+def test_the_powered_log_ratio_leaves_the_old_policy_with_huber_s_slope():
+    """d ℓ/d ratio at the old policy is t·(L_old + ε)^(p − 1)."""
+    _, old, _ = plain_errors()
+    ratio = torch.zeros_like(old).requires_grad_(True)
+    value = core.powered_log_ratio(ratio, old, 0.6, 0.25)
+    assert not value.any()
+    (slope,) = torch.autograd.grad(value.sum(), ratio)
+    torch.testing.assert_close(slope, 0.6 * (old + 1e-10) ** -0.75)
+
+
+def nft(output, old, target, share, step, slope):
+    """DiffusionNFT one row and one sign at a time: (ρ·d₊ + (1 − ρ)·d₋)/b."""
+    found = []
+    for o, before, wanted, rho in zip(output, old, target, share.tolist(), strict=True):
+        parts = []
+        for implicit in ((1 - step) * before + step * o, (1 + step) * before - step * o):
+            error = slope * (implicit - wanted)
+            parts.append(error.pow(2).mean() / max(float(error.detach().abs().mean()), 1e-5))
+        found.append((rho * parts[0] + (1 - rho) * parts[1]) / step)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("step", [0.3, 1.0])
+def test_the_contrast_pulls_one_implicit_policy_to_the_target_and_one_away(step):
+    old, target = randn(5, 2, 3, 3, seed=1), randn(5, 2, 3, 3, seed=2)
+    output = (old + 0.2 * randn(5, 2, 3, 3, seed=3)).requires_grad_(True)
+    share = torch.tensor([0.0, 0.25, 0.5, 0.9, 1.0], dtype=torch.float64)
+    got, expected = (
+        core.contrast(output, old, target, share, step, 0.7),
+        nft(output, old, target, share, step, 0.7),
+    )
+    torch.testing.assert_close(got, expected)
+    slopes = [torch.autograd.grad(loss.sum(), output)[0] for loss in (got, expected)]
+    torch.testing.assert_close(slopes[0], slopes[1])
+
+
+def test_half_a_share_pulls_nowhere_at_the_old_policy():
+    old, target = randn(2, 2, 3, 3, seed=1), randn(2, 2, 3, 3, seed=2)
+    output = old.clone().requires_grad_(True)
+    loss = core.contrast(output, old, target, torch.full((2,), 0.5, dtype=torch.float64), 1.0, 0.7)
+    (slope,) = torch.autograd.grad(loss.sum(), output)
+    assert float(slope.abs().max()) < 1e-15
+
+
+MEANS = ScheduleMeans(slope=0.52, rate=2.6, std=0.4)
 
 
 def test_natural_weights_use_the_kernels_slope():
@@ -147,23 +234,45 @@ def test_the_schedule_mean_replaces_the_size_of_the_slope_and_keeps_its_sign(k):
     assert weights == StepWeights(math.copysign(0.52, k), 1.0, 1.0)
 
 
-def test_noise_aware_weights_have_mean_one_over_the_schedule():
-    kernels = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5, 0.0)]
+LAST = [0.0, 0.8]  # σ of the last step, which no mean of σ and no ζ takes in, noisy or not
+
+
+@pytest.mark.parametrize("last", LAST)
+def test_noise_aware_weights_have_mean_one_over_the_schedule_without_its_last_step(last):
+    kernels = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5, last)]
     means = schedule_means(kernels, [0.1, 0.3, 0.6])
-    assert means == ScheduleMeans(pytest.approx((0.2 / 0.3 + 0.4) / 2), 0.2, 0.4)
+    slopes = [0.2 / 0.3, 0.2 / 0.5, *([0.2 / last] if last else [])]
+    assert means == ScheduleMeans(
+        pytest.approx(sum(slopes) / len(slopes)), pytest.approx((0.2 / 0.3 + 0.4) / 0.4), 0.4
+    )
     scales = [zeroth_order_weights("noise_aware", "clip", k, 0.1, means).loss_scale for k in kernels[:2]]
     assert scales == pytest.approx([0.75, 1.25])
 
 
-def test_interval_weights_keep_the_mean_slope_and_follow_the_intervals():
-    kernels, falls = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5)], [0.1, 0.3]
+@pytest.mark.parametrize("last", LAST)
+def test_interval_weights_keep_the_mean_slope_of_all_steps_but_the_last_and_follow_the_intervals(last):
+    kernels, falls = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5, last)], [0.1, 0.3, 1e-3]
     means = schedule_means(kernels, falls)
     slopes = [
         zeroth_order_weights("interval", "clip", kernel, fall, means).slope
-        for kernel, fall in zip(kernels, falls, strict=True)
+        for kernel, fall in zip(kernels[:2], falls[:2], strict=True)
     ]
     assert slopes[1] / slopes[0] == pytest.approx(3.0)
-    assert sum(slopes) / 2 == pytest.approx(-means.slope)
+    assert sum(slopes) / 2 == pytest.approx(-(0.2 / 0.3 + 0.2 / 0.5) / 2)
+
+
+def test_pcpo_s_factor_is_the_one_worked_out_for_ten_steps_of_stable_diffusion_3():
+    """T = 10, shift 3 applied as diffusers does, a = 0.7: Σ|k/σ|/ΣΔ over steps 0 … 8 is 3.9702.
+
+    Over all ten steps it would be 5.7054. The published program writes 4.3152 without saying where from.
+    """
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(10)
+    schedule = flow_schedule(scheduler.sigmas, scheduler.timesteps)
+    kernels = [flow_sde(schedule, step, 0.7) for step in range(10)]
+    means = schedule_means(kernels, schedule.intervals().tolist())
+    assert means.rate == pytest.approx(3.9702, abs=5e-5)
+    assert 1 / means.std == pytest.approx(2.25223, abs=5e-6)
 
 
 def test_the_normalised_clip_removes_the_drift_and_scales_by_sigma():
@@ -173,7 +282,8 @@ def test_the_normalised_clip_removes_the_drift_and_scales_by_sigma():
 
 
 @pytest.mark.parametrize(
-    ("weight", "power"), [("forward_one", 0), ("forward_noise", 1), ("forward_noise_squared", 2)]
+    ("weight", "power"),
+    [("forward_one", 0), ("forward_noise", 1), ("forward_noise_squared", 2), ("forward_huber", 0)],
 )
 def test_forward_slopes_make_the_log_ratio_a_difference_of_denoising_losses(weight, power):
     t, old, new, direction = 0.3, *(torch.randn(4, 2, 3, 3, dtype=torch.float64) for _ in range(3))
@@ -185,6 +295,8 @@ def test_forward_slopes_make_the_log_ratio_a_difference_of_denoising_losses(weig
 
 def test_a_schedule_without_noise_has_means_of_one():
     assert schedule_means([Coefficients(1.0, -0.1, 0.0)], [0.1]) == ScheduleMeans(1.0, 1.0, 1.0)
+    only_the_last = [Coefficients(1.0, -0.1, 0.0), Coefficients(1.0, -0.1, 0.3)]
+    assert schedule_means(only_the_last, [0.1, 0.1]) == ScheduleMeans(1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(

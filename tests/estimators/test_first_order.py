@@ -1,5 +1,7 @@
 """First-order guidance: the terminal reward gradient, its scale, and the methods' own losses."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ METHOD = {"flow": "rsm_first_order_flow", "diffusion": "rsm_first_order_diffusio
 FAMILIES = ("flow", "diffusion")
 # A deterministic rollout can be trained at every step; the last step of a noisy one may have no noise.
 USABLE = {"flow": STEPS, "diffusion": STEPS - 1}
+SAMPLES = 6  # two roots of three prompts
 
 
 def config_of(**settings):
@@ -41,13 +44,19 @@ def reward_gradients(final, prompts):
 
 
 def collected(family, **settings):
-    """A rollout with the finished latents and their gradients in units of their root mean square."""
+    """A rollout, and the gradients of its samples in units of their root mean square."""
     task = task_of(family)
     made = estimator(family, roots_per_prompt=2, **settings)
     rollout = made.collect(task)
     final = torch.cat(task.policy.model.decoded)
     slopes = reward_gradients(final, [word for word in WORDS[:3] for _ in range(2)])
     return task, made, rollout, slopes / slopes.pow(2).mean().sqrt()
+
+
+def once(rows):
+    """Rows of one step with every sample once; a stratified choice may name the last step twice."""
+    first = [rows.sample.tolist().index(number) for number in sorted(set(rows.sample.tolist()))]
+    return rows.select(torch.tensor(first))
 
 
 def published(family, step, latents, outputs, slopes):
@@ -97,14 +106,16 @@ def test_three_losses_have_one_gradient(family, distance):
             fixed = old(latents, time), base(latents, time)
         outputs = network(latents, time), *fixed
         engine = objective(rows, *outputs).loss
-        arguments = family, rows.step, latents, outputs, slopes
+        assert set(rows.sample.tolist()) == set(range(SAMPLES))
+        mine = slopes[rows.sample]
+        arguments = family, rows.step, latents, outputs, mine
         expected = gradient(published(*arguments).sum(), network)
         torch.testing.assert_close(engine, published(*arguments), rtol=1e-6, atol=0)
         outputs = network(latents, time), *fixed
         engine = gradient(objective(rows, *outputs).loss.sum(), network)
         assert relative_error(engine, expected) < 1e-6
         outputs = network(latents, time), *fixed
-        row = gradient(squared(family, rows.step, latents, outputs, slopes).sum(), network)
+        row = gradient(squared(family, rows.step, latents, outputs, mine).sum(), network)
         assert relative_error(engine, row) < 1e-6
 
 
@@ -145,7 +156,7 @@ def test_following_the_guidance_moves_the_clean_estimate_up_the_reward(family):
         else:
             alpha = alphas(STEPS)[1][step]
             change = -((1 - alpha).sqrt() / alpha.sqrt()) * rows.guidance
-        gain = (change * slopes).sum((1, 2, 3))
+        gain = (change * slopes[rows.sample]).sum((1, 2, 3))
         assert bool((gain > 0).all()) or (family == "flow" and step == 0 and not rows.guidance.any())
 
 
@@ -163,7 +174,7 @@ def test_flow_trajectories_are_deterministic_and_end_where_the_gradient_is_taken
 def test_diffusion_trajectories_are_noisy_and_end_where_the_gradient_is_taken():
     """The last two steps: one adds noise of the kernel's size, the last is deterministic."""
     task, _, rollout, _ = collected("diffusion")
-    before, final = rollout.rows[-1], torch.cat(task.policy.model.decoded)
+    before, final = once(rollout.rows[-1]), torch.cat(task.policy.model.decoded)
     rows = task.conditions.select(before.prompt_index)
     output = task.policy.sample_output(before.latents, task.schedule, before.step, rows)
     center, std = ddim_step(before.step, before.latents, output, NOISE)
@@ -184,7 +195,7 @@ def test_the_terminal_gradient_is_autograd_through_the_decoder(micro_batch):
     values, slopes = score_with_gradient(task, latents, index)
     words = [WORDS[i] for i in index.tolist()]
     expected = Smooth()(ToyModel(dtype=torch.float64).decode(latents), words)
-    torch.testing.assert_close(values, expected.float())
+    torch.testing.assert_close(values, expected)
     torch.testing.assert_close(slopes, reward_gradients(latents, words))
     assert not latents.requires_grad
     assert not values.requires_grad
@@ -246,15 +257,88 @@ def test_a_gradient_that_cannot_be_followed_is_a_fault(reward):
         estimator("flow").collect(task_of(reward=reward))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("fraction", [0.01, 0.6, 1.0])
-def test_the_train_fraction_picks_that_many_steps(family, fraction):
-    rollout = estimator(family, train_fraction=fraction).collect(task_of(family))
+def test_the_train_fraction_picks_that_many_steps_for_all_samples(fraction):
+    rollout = estimator("flow", train_fraction=fraction).collect(task_of("flow"))
     steps = [rows.step for rows in rollout.rows]
-    assert len(steps) == max(1, round(fraction * USABLE[family]))
+    assert len(steps) == max(1, round(fraction * STEPS))
     assert steps == sorted(set(steps))
+    assert all(rows.sample.tolist() == [0, 1, 2] for rows in rollout.rows)
     assert rollout.zero_spread_groups == 0
     assert rollout.images_sampled == len(rollout.rewards) == 3
+
+
+def chosen_by_sample(method, fraction, seed=0, prompts=WORDS[:3]):
+    """The steps at which each sample is trained, in order, and which of its states these are."""
+    task = task_of("diffusion", prompts=prompts, seed=seed)
+    made = FirstOrder(METHODS.get(method), config_of(train_fraction=fraction, roots_per_prompt=20))
+    rollout = made.collect(task)
+    count = 20 * len(prompts)
+    found = {sample: [] for sample in range(count)}
+    for rows in rollout.rows:
+        assert rows.prompt_index.tolist() == [sample // 20 for sample in rows.sample.tolist()]
+        for sample in rows.sample.tolist():
+            found[sample].append(rows.step)
+    assert rollout.images_sampled == len(rollout.rewards) == count
+    return found
+
+
+@pytest.mark.parametrize("method", ["rsm_first_order_diffusion", "residual_nabla_db"])
+@pytest.mark.parametrize(
+    ("fraction", "strata"), [(0.01, [range(5)]), (0.6, [range(1), range(1, 3), range(3, 5)])]
+)
+def test_stratified_samples_train_one_step_of_each_stratum_and_always_the_last(method, fraction, strata):
+    """Of 5 steps with noise, cut at 5/3 and 10/3, rounded down. Source: the program of ∇-DB."""
+    found = chosen_by_sample(method, fraction)
+    for steps in found.values():
+        assert len(steps) == len(strata) + 1
+        *drawn, last = steps
+        assert last == STEPS - 2, "the last step that injects noise"
+        assert all(step in stratum for step, stratum in zip(drawn, strata, strict=True))
+    seen = [{steps[part] for steps in found.values()} for part in range(len(strata))]
+    assert seen == [set(stratum) for stratum in strata], "every step of a stratum gets its turn"
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.4, 1.0])
+def test_uniform_samples_train_different_steps_of_their_own(fraction):
+    found = chosen_by_sample("sqdf", fraction)
+    count = max(1, round(fraction * (STEPS - 1)))
+    for steps in found.values():
+        assert steps == sorted(set(steps))
+        assert len(steps) == count
+    assert len({tuple(steps) for steps in found.values()}) > 1 or count == STEPS - 1
+    assert {step for steps in found.values() for step in steps} == set(range(STEPS - 1))
+
+
+def test_rows_are_states_of_the_samples_that_they_name():
+    """Every state is drawn again from the one before; a row's latents must be its sample's there."""
+    every = chosen_states(1.0)
+    some = chosen_states(0.4)
+    assert 0 < len(some) < len(every)
+    for place, latents in some.items():
+        assert torch.equal(latents, every[place])
+
+
+def chosen_states(fraction):
+    """(step, sample) → latents of the rows of one rollout."""
+    made = FirstOrder(METHODS.get("sqdf"), config_of(train_fraction=fraction, roots_per_prompt=2))
+    rollout = made.collect(task_of("diffusion"))
+    return {
+        (rows.step, sample): latents
+        for rows in rollout.rows
+        for sample, latents in zip(rows.sample.tolist(), rows.latents, strict=True)
+    }
+
+
+@pytest.mark.parametrize(("kernel", "steps"), [("auto", STEPS - 1), ("pcpo", STEPS - 1)])
+def test_the_last_step_of_a_noisy_rollout_is_trained_if_it_has_noise(kernel, steps):
+    rollout = estimator("diffusion", kernel=kernel).collect(task_of("diffusion"))
+    assert max(rows.step for rows in rollout.rows) == steps - 1
+    noisy = FirstOrder(METHODS.get("residual_nabla_db"), config_of()).collect(task_of("flow"))
+    assert max(rows.step for rows in noisy.rows) == STEPS - 1
+    skipping = dataclasses.replace(METHODS.get("residual_nabla_db"), last_step=False)
+    skipped = FirstOrder(skipping, config_of()).collect(task_of("flow"))
+    assert max(rows.step for rows in skipped.rows) == STEPS - 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -47,10 +47,11 @@ def clean_estimate(task, step, latents, output):
     return latents - noise * output if task.schedule.family == "flow" else (latents - noise * output) / signal
 
 
-def network_output(task, latents, step, index):
+def network_output(task, latents, step, index, base=False):
     model = ToyModel(task.schedule.family, torch.float64)
+    network = model.base_network if base else model.network
     embeds = task.conditions.select(index).embeds
-    return model.predict(model.network, latents, float(task.schedule.timesteps[step]), _Rows(embeds))
+    return model.predict(network, latents, float(task.schedule.timesteps[step]), _Rows(embeds))
 
 
 class _Rows:
@@ -68,39 +69,58 @@ def slope_at(latents, path):
     return torch.autograd.grad(path(leaf).sum(), leaf)[0]
 
 
+def by_sample(rows):
+    """(N, C, H, W) the states of a step, sample by sample; a stratified choice may hold some twice."""
+    latents = rows.latents.double()
+    states = torch.full((int(rows.sample.max()) + 1, *latents.shape[1:]), float("nan"), dtype=latents.dtype)
+    states[rows.sample] = latents
+    return states
+
+
 def reward_slopes(name, task, rollout):
-    """The reward gradient of every row as its paper takes it, in units of their root mean square."""
+    """The reward gradient of every row as its paper takes it, in units of their root mean square.
+
+    Residual ∇-DB reads the clean estimate of the next state with the trained network, SQDF with the base.
+    """
     found = []
-    states = {rows.step: rows.latents.double() for rows in rollout.rows}
+    states = {rows.step: by_sample(rows) for rows in rollout.rows}
     for rows in rollout.rows:
         step, index = rows.step, rows.prompt_index
         if name == "vgg_flow":
-            clean = clean_estimate(task, step, states[step], network_output(task, states[step], step, index))
+            latents = rows.latents.double()
+            clean = clean_estimate(task, step, latents, network_output(task, latents, step, index))
             found.append(slope_at(clean, lambda x, index=index: reward_of(x, index)))
         else:
             after = states.get(step + 1)
             if after is None:
-                after = step_after(task, rollout, step)
-            found.append(slope_at(after, lambda x, i=index, s=step: look_ahead(task, x, s + 1, i)))
+                after = step_after(task, rollout, states[step], step)
+            base = name == "sqdf"
+            found.append(
+                slope_at(
+                    after[rows.sample], lambda x, i=index, s=step, b=base: look_ahead(task, x, s + 1, i, b)
+                )
+            )
     size = torch.stack([part.pow(2).mean() for part in found]).mean().sqrt()
     return {rows.step: part / size for rows, part in zip(rollout.rows, found, strict=True)}
 
 
-def step_after(task, rollout, step):
+def step_after(task, rollout, states, step):
     """The state after the last trained step, drawn again with the rollout's own noise."""
-    rows = rollout.rows[-1]
     source = torch.Generator().manual_seed(1)
     for number in range(step + 1):
         kind = torch.float32 if number == 0 else torch.float64
-        noise = torch.randn((len(rows.latents), 1, 2, 4, 4), generator=source, dtype=kind)
-    output = network_output(task, rows.latents.double(), step, rows.prompt_index)
-    center, std = NOISY[task.schedule.family](step, rows.latents.double(), output, NOISE)
+        noise = torch.randn((len(states), 1, 2, 4, 4), generator=source, dtype=kind)
+    output = network_output(task, states, step, torch.arange(len(states)))
+    center, std = NOISY[task.schedule.family](step, states, output, NOISE)
     return center + std * noise[:, 0]
 
 
-def look_ahead(task, latents, step, index):
+def look_ahead(task, latents, step, index, base=False):
     """Reward of the one-step clean estimate, the network's Jacobian included."""
-    return reward_of(clean_estimate(task, step, latents, network_output(task, latents, step, index)), index)
+    if step == STEPS:
+        return reward_of(latents, index)
+    output = network_output(task, latents, step, index, base)
+    return reward_of(clean_estimate(task, step, latents, output), index)
 
 
 def published(name, family, step, latents, outputs, slope):
@@ -158,7 +178,7 @@ def test_the_sqdf_row_is_the_gradient_of_the_reparameterised_reward(family):
         NOISY[family](2, latents, output, NOISE) for output in (base_output + change, base_output)
     )
     reached = center + (after - before)
-    value = look_ahead(task, reached, 3, index) * SCALE / unit / latents[0].numel()
+    value = look_ahead(task, reached, 3, index, base=True) * SCALE / unit / latents[0].numel()
     loss = -(DISCOUNT ** (STEPS - 3)) * value.sum()
     (expected,) = torch.autograd.grad(loss, change)
     objective = Objective(METHODS.get("sqdf"), config_of(), task.schedule)
@@ -171,28 +191,29 @@ def test_the_sqdf_row_is_the_gradient_of_the_reparameterised_reward(family):
 
 @pytest.mark.parametrize("family", ["flow", "diffusion"])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_longer_lookahead_follows_the_ode(family, count):
+@pytest.mark.parametrize("base", [False, True])
+def test_a_longer_lookahead_follows_the_ode(family, count, base):
     task = task_of(family)
     latents, index = randn(3, 2, 4, 4, seed=8), torch.tensor([0, 1, 2])
     visited = lookahead_levels(1, STEPS, count)
 
     def path(state):
         if count == 1:
-            return look_ahead(task, state, 1, index)
+            return look_ahead(task, state, 1, index, base)
         if count == 5:
             for step in range(1, STEPS):
-                state, _ = EXACT[family](step, state, network_output(task, state, step, index))
+                state, _ = EXACT[family](step, state, network_output(task, state, step, index, base))
             return reward_of(state, index)
         first, second = visited
-        output = network_output(task, state, first, index)
+        output = network_output(task, state, first, index, base)
         noise, signal = (getattr(task.schedule, part) for part in ("noise", "signal"))
         clean = clean_estimate(task, first, state, output)
         direction = state + float(signal[first]) * output if family == "flow" else output
         state = float(signal[second]) * clean + float(noise[second]) * direction
-        return look_ahead(task, state, second, index)
+        return look_ahead(task, state, second, index, base)
 
     expected = slope_at(latents, path)
-    got = gradient_at(task, latents, visited, index)
+    got = gradient_at(task, latents, visited, index, base)
     torch.testing.assert_close(got.double(), expected, rtol=1e-9, atol=1e-12)
 
 

@@ -1,12 +1,15 @@
 """Trees of stochastic trajectories and the groups in which rewards are compared."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from tests.core.toys import SHAPE, randn, schedule_of
-from tests.estimators.toy_model import WORDS, Smooth, ToyModel, task_of
+from tests.estimators.toy_model import WORDS, Constant, Smooth, ToyModel, task_of
 from tests.samplers.published import STEPS, ddim_step, flow_grpo_step
 from trainers.config import RunConfig
+from trainers.estimators.contract import EstimatorState
 from trainers.estimators.zeroth_order import ZerothOrder
 from trainers.methods import METHODS
 from trainers.samplers.kernels import stochastic_kernel
@@ -44,23 +47,49 @@ def test_every_child_is_a_published_step_from_its_parent(family):
         torch.testing.assert_close(children, after)
 
 
-def test_a_node_is_worth_the_mean_of_its_leaves_among_its_prompts_nodes_of_that_depth():
-    task = task_of("flow")
-    config = RunConfig(branches=(2, 0, 3), noise_level=NOISE, roots_per_prompt=2, advantage="mean")
-    rollout = ZerothOrder(METHODS.get("branch_grpo"), config).collect(task)
+def leaf_rewards(task):
+    """(roots, leaves) rewards of the pictures that were decoded last."""
     leaves = torch.cat(task.policy.model.decoded)
-    words = [word for word in WORDS[:3] for _ in range(12)]
-    rewards = Smooth()(ToyModel(dtype=torch.float64).decoder(leaves), words).view(3, 12)
+    words = [word for word in WORDS[:3] for _ in range(len(leaves) // 3)]
+    return Smooth()(ToyModel(dtype=torch.float64).decoder(leaves), words).view(6, -1)
+
+
+def tree(family="flow", **settings):
+    task = task_of(family)
+    base = {"branches": (2, 0, 3), "noise_level": NOISE, "roots_per_prompt": 2, "advantage_clamp": 100.0}
+    return task, ZerothOrder(METHODS.get("branch_grpo"), RunConfig(**(base | settings))).collect(task)
+
+
+NODES = {0: 2, 1: 2, 2: 6, 3: 6, 4: 6, 5: 6}  # of a tree, after each step
+
+
+@pytest.mark.parametrize("kind", ["mean", "group"])
+def test_a_node_is_worth_the_mean_of_its_leaves_among_its_tree_s_nodes_of_that_depth(kind):
+    """Each of the two trees of a prompt is compared with itself; the deviation divides by one less."""
+    task, rollout = tree(advantage=kind)
+    rewards = leaf_rewards(task)
     assert rollout.images_sampled == 36
-    assert [rows.step for rows in rollout.rows] == list(range(STEPS - 1))
-    nodes = {0: 4, 1: 4, 2: 12, 3: 12, 4: 12}
+    assert [rows.step for rows in rollout.rows] == list(range(STEPS)), "the last step injects noise"
     for rows in rollout.rows:
-        values = rewards.view(3, nodes[rows.step], -1).mean(2)
+        values = rewards.view(6, NODES[rows.step], -1).mean(2)
         expected = values - values.mean(1, keepdim=True)
-        torch.testing.assert_close(
-            rows.advantages.flatten(), expected.flatten().float(), rtol=1e-3, atol=1e-5
-        )
+        if kind == "group":
+            expected = expected / (values.std(1, correction=1, keepdim=True) + 1e-8)
+        torch.testing.assert_close(rows.advantages.flatten(), expected.flatten(), rtol=1e-6, atol=1e-9)
         assert rows.prompt_index.tolist() == sorted(rows.prompt_index.tolist())
+
+
+def test_the_last_step_of_a_tree_is_not_trained_where_it_has_no_noise():
+    _, rollout = tree("diffusion")
+    assert [rows.step for rows in rollout.rows] == list(range(STEPS - 1))
+
+
+def test_a_tree_whose_leaves_are_alike_is_counted_once():
+    task = task_of(reward=Constant())
+    config = RunConfig(branches=(2, 0, 3), noise_level=NOISE, roots_per_prompt=2)
+    rollout = ZerothOrder(METHODS.get("branch_grpo"), config).collect(task)
+    assert rollout.zero_spread_groups == 6
+    assert not any(rows.advantages.any() for rows in rollout.rows)
 
 
 @pytest.mark.parametrize(("method", "groups"), [("grpo", 3), ("ppo", 1)])
@@ -71,6 +100,115 @@ def test_rewards_are_compared_within_a_prompt_or_over_the_batch(method, groups):
     rewards = rollout.rewards.view(groups, -1)
     expected = (rewards - rewards.mean(1, keepdim=True)).flatten()
     torch.testing.assert_close(rollout.rows[0].advantages[:, 0], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["grpo", "pcpo"])
+def test_the_deviation_is_the_prompt_s_or_the_rollout_s(method):
+    family = METHODS.get(method).families[-1]
+    epsilon = {"grpo": 1e-4, "pcpo": 1e-8}[method]
+    for chosen in ("group", "rollout"):
+        config = RunConfig(group_size=4, noise_level=NOISE, advantage_std=chosen)
+        rollout = ZerothOrder(METHODS.get(method), config).collect(task_of(family))
+        rewards = rollout.rewards.view(3, 4)
+        spread = rewards.std(1, correction=0, keepdim=True)
+        if chosen == "rollout":
+            spread = rewards.std(correction=0)
+        expected = (rewards - rewards.mean(1, keepdim=True)) / (spread + epsilon)
+        torch.testing.assert_close(rollout.rows[0].advantages.view(3, 4), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_rollout_s_deviation_is_that_of_all_branched_steps_together():
+    config = RunConfig(branches=(3, 0, 4), noise_level=NOISE, advantage_std="rollout", kl_weight=0.0)
+    rollout = ZerothOrder(METHODS.get("rsm_zeroth_order_flow"), config).collect(task_of())
+    spread = rollout.rewards.std(correction=0)
+    for rows, rewards in zip(rollout.rows, rollout.rewards.split([9, 12]), strict=True):
+        rewards = rewards.view(3, -1)
+        expected = (rewards - rewards.mean(1, keepdim=True)) / (spread + 1e-4)
+        torch.testing.assert_close(rows.advantages, expected, rtol=1e-9, atol=1e-9)
+
+
+# -- a prompt's own history ----------------------------------------------------------------------------
+
+
+def ddpo(seen, now, size, kind="group"):
+    """DDPO's statistics, prompt by prompt: its latest rewards once there are 16, else the whole rollout's.
+
+    ``seen`` maps a prompt to its earlier rewards and takes up the present ones, which count.
+    """
+    everything = torch.cat(list(now.values()))
+    for prompt, rewards in now.items():
+        seen[prompt] = (seen.get(prompt, []) + rewards.tolist())[-size:]
+    found = {}
+    for prompt, rewards in now.items():
+        known = everything
+        if len(seen[prompt]) >= 16:
+            known = torch.tensor(seen[prompt], dtype=torch.float64)
+        found[prompt] = rewards - known.mean()
+        if kind != "mean":
+            found[prompt] = found[prompt] / (known.std(correction=0) + 1e-6)
+    return found
+
+
+@pytest.mark.parametrize("size", [16, 20, 32])
+@pytest.mark.parametrize("kind", ["group", "mean"])
+def test_a_prompt_that_was_seen_often_is_compared_with_its_own_latest_rewards(size, kind):
+    config = RunConfig(group_size=6, history_size=size, advantage=kind, advantage_clamp=100.0)
+    made = ZerothOrder(METHODS.get("ppo"), config)
+    seen, own = {}, 0
+    for number, prompts in enumerate([(0, 1), (0, 1), (0, 1), (0, 2), (0, 1), (0, 1)]):
+        task = task_of(seed=number)
+        task = dataclasses.replace(task, chosen=torch.tensor(prompts))
+        rollout = made.collect(task)
+        now = {prompt: rollout.rewards[6 * i : 6 * i + 6] for i, prompt in enumerate(prompts)}
+        expected = torch.cat(list(ddpo(seen, now, size, kind).values()))
+        own += sum(len(seen[prompt]) >= 16 for prompt in prompts)
+        torch.testing.assert_close(rollout.rows[0].advantages[:, 0], expected, rtol=1e-5, atol=1e-5)
+    assert own == 7, "some are compared with themselves and some with the rollout"
+
+
+def test_a_history_travels_with_the_state_and_can_be_switched_off():
+    config = RunConfig(group_size=8, history_size=32)
+    made, other = (ZerothOrder(METHODS.get("ppo"), config) for _ in range(2))
+    for number in range(2):
+        made.collect(task_of(seed=number))
+    other.state = EstimatorState(
+        dict(made.state.values), {name: tensor.clone() for name, tensor in made.state.tensors.items()}
+    )
+    one, two = (estimator.collect(task_of(seed=2)) for estimator in (made, other))
+    assert torch.equal(one.rows[0].advantages, two.rows[0].advantages)
+    fresh = ZerothOrder(METHODS.get("ppo"), config).collect(task_of(seed=2))
+    assert not torch.equal(one.rows[0].advantages, fresh.rows[0].advantages)
+    batch = ZerothOrder(METHODS.get("ppo"), RunConfig(group_size=8, history_size=0))
+    for number in range(3):
+        rollout = batch.collect(task_of(seed=number))
+    assert batch.state == EstimatorState()
+    assert torch.equal(rollout.rows[0].advantages, fresh.rows[0].advantages)
+
+
+# -- shared initial noise ------------------------------------------------------------------------------
+
+BY_SAMPLE = [("grpo", 4), ("rsm_zeroth_order_flow", 2), ("branch_grpo", 2), ("awm", 4), ("sqdf", 2)]
+
+
+@pytest.mark.parametrize(("method", "samples"), BY_SAMPLE)
+@pytest.mark.parametrize("kind", ["own", "shared"])
+def test_all_samples_of_a_prompt_begin_with_its_noise_where_it_is_shared(method, samples, kind, monkeypatch):
+    spec, started = METHODS.get(method), []
+    config = RunConfig(group_size=4, roots_per_prompt=2, initial_noise=kind, noise_level=NOISE)
+    task = task_of("flow")
+    network = task.policy.sample_output
+
+    def watched(latents, schedule, step, rows):
+        if step == 0:
+            started.append(latents)
+        return network(latents, schedule, step, rows)
+
+    monkeypatch.setattr(task.policy, "sample_output", watched)
+    spec.load()(spec, config).collect(task)
+    noise = started[0].view(3, samples, -1)
+    alike = (noise == noise[:, :1]).all(2)
+    assert bool(alike.all()) == (kind == "shared")
+    assert len(noise.flatten(0, 1).unique(dim=0)) == (3 if kind == "shared" else 3 * samples)
 
 
 def test_the_kernel_of_rollouts_can_be_chosen():

@@ -77,6 +77,23 @@ def test_branches_carry_their_own_noise_and_advantage(method, family, roots):
     assert rollout.zero_spread_groups == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "family", "last"), [("ppo", "flow", STEPS), ("ppo", "diffusion", STEPS - 1)]
+)
+def test_the_last_step_is_trained_where_the_row_wants_it_and_it_has_noise(method, family, last):
+    rollout = estimator(method, group_size=2).collect(task_of(family))
+    assert [rows.step for rows in rollout.rows] == list(range(last))
+    other = estimator("grpo", group_size=2).collect(task_of(family))
+    assert [rows.step for rows in other.rows] == list(range(STEPS - 1))
+
+
+def test_trajectories_are_numbered_and_branches_are_not():
+    for rows in estimator("grpo", group_size=4).collect(task_of()).rows:
+        assert rows.sample.tolist() == list(range(12))
+    for rows in estimator("rsm_zeroth_order_flow").collect(task_of()).rows:
+        assert rows.sample is None
+
+
 @pytest.mark.parametrize("family", ["flow", "diffusion"])
 def test_a_trajectory_row_carries_the_noise_of_its_own_step(family):
     task = task_of(family)
@@ -216,28 +233,45 @@ def test_shift_and_scale_of_a_reward_do_not_matter_where_they_are_normalised(met
             torch.testing.assert_close(one.advantages, two.advantages, rtol=0.03, atol=0.003)
 
 
+def states_by_hand(task, family, guided):
+    """(step, root) → states of the deterministic paths where nothing branched, from the first rows on.
+
+    Branches leave at steps 0 and 2; after the last of them the path is that of its first branch.
+    """
+    first, last = guided
+    found = {}
+    for root, prompt in enumerate(first.prompt_index.tolist()):
+        state = first.latents[root]
+        found[1, root] = ODE[family](0, state, output(task, state, 0, prompt))[0]
+        state = last.latents[root]
+        center, std = stochastic_step(family)(2, state, output(task, state, 2, prompt), NOISE)
+        found[3, root] = center + std * last.noise[root, 0]
+        found[4, root] = ODE[family](3, found[3, root], output(task, found[3, root], 3, prompt))[0]
+    return found
+
+
 @pytest.mark.parametrize(("method", "family"), BRANCHING)
-@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1])
-def test_unbranched_steps_give_anchor_rows(method, family, fraction):
+@pytest.mark.parametrize(("fraction", "count"), [(1.0, 36), (0.25, 21), (0.1, 8), (0.001, 1)])
+def test_unbranched_states_but_those_of_the_last_step_give_anchor_rows(method, family, fraction, count):
+    """``fraction`` of the 12 · (3 + 4) branches, of the 3 · 12 states there are, over all steps and roots."""
     task = task_of(family)
     settings = {"roots_per_prompt": 4, "kl_weight": 0.1, "anchor_fraction": fraction}
     rollout = estimator(method, **settings).collect(task)
     anchors = [rows for rows in rollout.rows if rows.anchor_only]
-    assert [rows.step for rows in anchors] == [1, 3, 4, 5]
-    guided = rollout.rows[0]
+    assert [rows.step for rows in anchors] == [1, 3, 4]
+    assert sum(len(rows.latents) for rows in anchors) == count
+    guided = rollout.rows[:2]
+    there = states_by_hand(task, family, guided)
     for rows in anchors:
-        assert len(rows.latents) == max(1, round(fraction * 12))
         assert rows.noise is None
         assert rows.guidance is None
-    step_one = anchors[0]
-    zero = torch.zeros_like(guided.latents[0])
-    for state, prompt in zip(step_one.latents, step_one.prompt_index.tolist(), strict=True):
-        owners = [
-            ODE[family](0, guided.latents[row], output(task, guided.latents[row], 0, prompt), zero)[0]
-            for row in range(12)
-            if int(guided.prompt_index[row]) == prompt
-        ]
-        assert min(float((state - owner).abs().max()) for owner in owners) < 1e-4
+        owners = []
+        for state, prompt in zip(rows.latents, rows.prompt_index.tolist(), strict=True):
+            apart = [float((state - there[rows.step, root]).abs().max()) for root in range(12)]
+            owners.append(min(range(12), key=apart.__getitem__))
+            assert apart[owners[-1]] < 1e-4
+            assert int(guided[0].prompt_index[owners[-1]]) == prompt
+        assert len(set(owners)) == len(owners), "no state holds the policy twice"
 
 
 @pytest.mark.parametrize(
@@ -254,8 +288,19 @@ def test_a_sampled_share_of_anchor_rows_differs_from_rollout_to_rollout():
     choices = set()
     for seed in range(6):
         rollout = estimator("rsm_zeroth_order_flow", **settings).collect(task_of(seed=seed))
-        choices.add(tuple(rollout.rows[-1].prompt_index.tolist()))
+        anchors = [rows for rows in rollout.rows if rows.anchor_only]
+        choices.add(tuple((rows.step, *rows.prompt_index.tolist()) for rows in anchors))
     assert len(choices) > 2
+
+
+def test_anchors_are_drawn_over_all_steps_alike():
+    settings = {"roots_per_prompt": 4, "kl_weight": 0.1, "anchor_fraction": 0.1}
+    counts = torch.zeros(STEPS)
+    for seed in range(60):
+        rollout = estimator("rsm_zeroth_order_flow", **settings).collect(task_of(seed=seed))
+        for rows in rollout.rows:
+            counts[rows.step] += len(rows.latents) * rows.anchor_only
+    assert counts.tolist() == pytest.approx([0, 160, 0, 160, 160, 0], abs=40)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.4, 0.5, 1.0])
@@ -284,14 +329,27 @@ def test_equal_generators_give_equal_rollouts_whatever_the_global_generator():
 
 def test_selecting_rows_keeps_their_parts_together():
     parts = (randn(5, 2, 4, 4), torch.arange(5), randn(5, 3, 2, 4, 4, seed=1), randn(5, 3, seed=2))
-    rows = StepRows(4, *parts, guidance=randn(5, 2, 4, 4, seed=3)).select(slice(1, None, 2))
-    assert rows.step == 4
+    whole = StepRows(
+        4,
+        *parts,
+        guidance=randn(5, 2, 4, 4, seed=3),
+        sample=torch.arange(10, 15),
+        weights=randn(5, 3, seed=4),
+        first=7,
+        total=30,
+    )
+    assert (whole.count, whole.branches) == (30, 3)
+    rows = whole.select(slice(1, None, 2))
+    assert (rows.step, rows.first, rows.count) == (4, 0, 2)
+    assert rows.sample.tolist() == [11, 13]
+    assert torch.equal(rows.weights, randn(5, 3, seed=4)[[1, 3]])
+    assert torch.equal(whole.select(torch.tensor([4, 0])).latents, parts[0][[4, 0]])
     for got, part in zip((rows.latents, rows.prompt_index, rows.noise, rows.advantages), parts, strict=True):
         assert torch.equal(got, part[[1, 3]])
     assert torch.equal(rows.guidance, randn(5, 2, 4, 4, seed=3)[[1, 3]])
     bare = StepRows(4, parts[0], parts[1]).select(slice(0, 1))
     assert bare.anchor_only
-    assert len(bare.latents) == 1
+    assert (bare.count, bare.branches) == (1, 1)
 
 
 def test_a_zeroth_order_estimator_carries_nothing():

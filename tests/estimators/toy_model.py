@@ -75,6 +75,8 @@ class ToyModel:
         self.family = family
         with torch.random.fork_rng(devices=[]):
             self.network = randomise(ToyDenoiser(), 1, 0.4).to(dtype).requires_grad_(False).eval()
+            base = randomise(ToyDenoiser(), 3, 0.4)  # of ``ToyPolicy``; a LoRA's base is ``network`` itself
+            self.base_network = base.to(dtype).requires_grad_(False).eval()
             self.decoder = randomise(ToyDecoder(), 2, 0.5).to(dtype).requires_grad_(False)
         self.decoded = []
 
@@ -109,7 +111,7 @@ class ToyModel:
 
 
 class ToyPolicy:
-    """A policy without a LoRA that answers in the model's precision."""
+    """A policy without a LoRA that answers in the model's precision; its base model is another network."""
 
     def __init__(self, model, micro_batch=128):
         self.model = model
@@ -117,6 +119,9 @@ class ToyPolicy:
 
     def output(self, latents, schedule, step, rows):
         return self.model.predict(self.model.network, latents, float(schedule.timesteps[step]), rows)
+
+    def base_output(self, latents, schedule, step, rows):
+        return self.model.predict(self.model.base_network, latents, float(schedule.timesteps[step]), rows)
 
     @torch.no_grad()
     def old_output(self, latents, schedule, step, rows):

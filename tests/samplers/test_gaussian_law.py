@@ -13,8 +13,8 @@ import torch
 
 from tests.core.toys import diffusion, flow
 from trainers.core.transition import mean
-from trainers.samplers.kernels import ddim, flow_cps, flow_sde, ode
-from trainers.samplers.rollout import trajectory
+from trainers.samplers.kernels import ddim, flow_constant, flow_cps, flow_sde, ode
+from trainers.samplers.rollout import finished, trajectory
 
 MEAN, SPREAD = 0.8, 0.4
 
@@ -22,6 +22,7 @@ SAMPLERS = [
     pytest.param(flow, ode, 0.0, id="flow ode"),
     pytest.param(flow, flow_sde, 0.7, id="flow_sde 0.7"),
     pytest.param(flow, flow_sde, 0.3, id="flow_sde 0.3"),
+    pytest.param(flow, flow_constant, 0.3, id="flow_constant 0.3"),
     pytest.param(flow, flow_cps, 0.5, id="flow_cps 0.5"),
     pytest.param(diffusion, ode, 0.0, id="diffusion ode"),
     pytest.param(diffusion, ddim, 0.0, id="ddim 0"),
@@ -94,3 +95,22 @@ def test_the_law_is_drawn(make, kernel, noise_level):
     # 16,000 draws: the standard error is 0.0032 of the mean and 0.0022 of the deviation.
     assert float(result.final.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(result.final.std()) == pytest.approx(SPREAD, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [flow, diffusion])
+def test_the_second_order_solver_nears_the_law_and_is_closer_to_it_than_the_first_order_one(make):
+    """Deterministic samplers map the starting law by an affine function, which two points tell."""
+
+    def error(solver, steps):
+        schedule = make(steps)
+        center, spread = start(schedule)
+        points = torch.tensor([center, center + spread], dtype=torch.float64).view(2, 1, 1, 1)
+        ends = finished(
+            lambda latents, step, index: exact_output(schedule, step, latents), schedule, points, solver
+        ).flatten()
+        return abs(float(ends[0]) - MEAN) + abs(float(ends[1] - ends[0]) - SPREAD)
+
+    for steps in (20, 80):
+        assert error("dpm2", steps) < 0.6 * error("euler", steps)
+    assert error("dpm2", 960) < 0.005
+    assert error("dpm2", 960) < 0.06 * error("dpm2", 15)

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from tests.core.toys import ToyNetwork, alphas, diffusion, flow, levels, randn
-from trainers.samplers.kernels import ddim, flow_sde
-from trainers.samplers.rollout import branch_per_step, trajectory
+from trainers.core.schedule import diffusion_schedule, flow_schedule
+from trainers.samplers.kernels import ddim, flow_sde, ode
+from trainers.samplers.rollout import branch_per_step, finished, trajectory
 
 STEPS, ROOTS, NOISE = 6, 3, 0.7
 SHARED = ToyNetwork(seed=1)
@@ -121,6 +123,48 @@ def test_a_trajectory_is_the_loop_over_steps(family, schedule, kernel):
                 noise = result.noises[step][n]
                 state = naive_step(family, step, state, network.one(state, step, n), noise, NOISE)
             torch.testing.assert_close(result.final[n], state)
+
+
+@pytest.mark.parametrize(("family", "schedule", "kernel"), WORLDS)
+def test_the_euler_solver_is_the_deterministic_trajectory(family, schedule, kernel):
+    latents = randn(ROOTS, 2, 4, 4, seed=4)
+    path = trajectory(Network(), schedule, latents, ode, 0.0, generator())
+    network = Network()
+    torch.testing.assert_close(finished(network, schedule, latents), path.final, rtol=0, atol=0)
+    assert network.rows == [ROOTS] * STEPS
+
+
+@pytest.mark.parametrize("family", ["flow", "diffusion"])
+@pytest.mark.parametrize("steps", [2, 3, 7])
+def test_the_second_order_solver_is_that_of_diffusers(family, steps):
+    """DPM-Solver++(2M), first and last steps of first order, from the scheduler's own noise levels."""
+    kind = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    scheduler = DPMSolverMultistepScheduler(
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        final_sigmas_type="zero",
+        **(kind if family == "flow" else {}),
+    )
+    scheduler.set_timesteps(steps)
+    sigmas = scheduler.sigmas.double()
+    if family == "flow":
+        schedule = flow_schedule(sigmas, scheduler.timesteps)
+    else:
+        schedule = diffusion_schedule(1 / (1 + sigmas**2), scheduler.timesteps)
+    latents, network = randn(ROOTS, 2, 4, 4, seed=4).float(), Network()
+    got = finished(lambda x, step, index: network(x, step, index).float(), schedule, latents, "dpm2")
+    for step, timestep in enumerate(scheduler.timesteps):
+        output = network(latents, step, torch.arange(ROOTS)).float()
+        latents = scheduler.step(output, timestep, latents).prev_sample
+    torch.testing.assert_close(got, latents, rtol=1e-4, atol=1e-5)
+
+
+def test_the_second_order_solver_begins_at_pure_noise():
+    """At t = 1 the log-SNR is −∞: the step after it cannot lean on the one before, and stays finite."""
+    latents = randn(ROOTS, 2, 4, 4, seed=4)
+    exact = finished(Network(), flow(2), latents, "euler")
+    torch.testing.assert_close(finished(Network(), flow(2), latents, "dpm2"), exact)
+    assert bool(finished(Network(), flow(STEPS), latents, "dpm2").isfinite().all())
 
 
 def test_noise_is_only_drawn_where_it_is_used():

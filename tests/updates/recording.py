@@ -39,6 +39,9 @@ class ToyWithGuidance(ToyModel):
         rows = super().encode(prompts)
         return type(rows)(rows.embeds, None, 0.7 * randn(1, 3, 4, seed=99).to(rows.embeds), None)
 
+    def use_decoder_precision(self, dtype):
+        """Stay in float64, where first-order rows would decode in float32."""
+
 
 @dataclass
 class Update:
@@ -60,7 +63,8 @@ class RecordedRollout:
     """One rollout and its updates.
 
     Attributes:
-        sampled: What the samplers returned, in order.
+        begun: The initial noise that the samplers were given, in order.
+        sampled: What they returned.
         turns: Random splits, in order: the update of each thing that was split (branches, samples, anchors).
         chosen: (P,) numbers of its prompts.
         rows: Which step and which samples rows were made of, as the estimator handed them over.
@@ -68,6 +72,7 @@ class RecordedRollout:
     """
 
     chosen: torch.Tensor
+    begun: list[torch.Tensor] = field(default_factory=list)
     sampled: list = field(default_factory=list)
     turns: list[torch.Tensor] = field(default_factory=list)
     rows: tuple = ()
@@ -98,10 +103,13 @@ def config_of(method, family, **settings):
 class Recording:
     """Some rollouts of one method, recorded."""
 
-    def __init__(self, method, family, rollouts=1, micro_batch=128, processes=1, reward=None, **settings):
+    def __init__(
+        self, method, family, rollouts=1, micro_batch=128, processes=1, reward=None, toy=None, **settings
+    ):
         self.method, self.family = method, family
         self.config = config_of(method, family, micro_batch=micro_batch, **settings)
         self.reward = reward or Smooth()
+        self.toy = toy or ToyWithGuidance
         crew = threads_of(processes) if processes > 1 else [ALONE]
         self.trainers = [self._trainer(ranks) for ranks in crew]
         self.trainer = self.trainers[0]
@@ -113,7 +121,7 @@ class Recording:
         self.after = self._weights()
 
     def _trainer(self, ranks):
-        model = ToyWithGuidance(self.family, torch.float64)
+        model = self.toy(self.family, torch.float64)
         trainer = Trainer(self.config, model, self.reward, WORDS, torch.float64, ranks=ranks)
         step = trainer.optimiser.step
         if ranks.rank == 0:
@@ -163,9 +171,10 @@ class Recording:
             yield
 
     def _kept(self, function):
-        def call(*args, **kwargs):
-            result = function(*args, **kwargs)
+        def call(network, schedule, latents, *args, **kwargs):
+            result = function(network, schedule, latents, *args, **kwargs)
             if len(self.trainers) == 1:
+                self.rollouts[-1].begun.append(latents)
                 self.rollouts[-1].sampled.append(result)
             return result
 
@@ -200,7 +209,7 @@ class Recording:
     def rewards(self, latents, prompts):
         """r (B,) of finished latents, with gradient to them."""
         images = self.trainer.policy.model.decoder(latents.double())
-        return Smooth()(images, [WORDS[i] for i in prompts.tolist()])
+        return self.reward(images, [WORDS[i] for i in prompts.tolist()])
 
     def gradient(self, loss_of, weights):
         """The gradient of loss_of(leaves) at ``weights`` as one vector in their order."""

@@ -63,7 +63,8 @@ class FirstOrder(Estimator):
         # A stochastic kernel may be degenerate at the last step; a deterministic rollout has no such step,
         # and the low-noise end is where the terminal gradient fits best.
         last = task.schedule.steps - 1
-        degenerate = noisy and kernel(task.schedule, last, self.config.noise_level).std == 0
+        noiseless = kernel(task.schedule, last, self.config.noise_level).std == 0
+        degenerate = noisy and (noiseless or not self.method.last_step)
         chosen = self._chosen(task, len(index), last + (not degenerate))
         if self.method.lookahead == "terminal":
             rewards, gradients = score_with_gradient(task, result.final, index)

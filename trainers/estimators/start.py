@@ -55,7 +55,7 @@ def training_steps(task: Task, fraction: float, usable: int) -> list[int]:
 
 def strata(count: int, first: int, last: int, parts: int, generator: torch.Generator) -> Tensor:
     """Draw (N, parts) steps: for each of N samples one of every of ``parts`` equal parts of [first, last)."""
-    borders = torch.linspace(first, last, parts + 1).round().long()
+    borders = first + torch.arange(parts + 1) * (last - first) // parts
     low, high = borders[:-1], borders[1:]
     drawn = torch.rand((count, parts), generator=generator)
     return (low + (drawn * (high - low)).floor()).long()

@@ -65,7 +65,8 @@ def judge(method: str, trainer: Trainer, family: str, seconds: float, beta: floa
     steps = trainer.schedule.steps
     target = tilted.sample(SAMPLES, torch.Generator().manual_seed(1)).float()
     spent = trainer.policy.evaluations
-    samples = policy_samples(trainer)
+    with trainer.policy.as_shipped():
+        samples, kl = policy_samples(trainer), path_kl(trainer)
     start = sliced_distance(law_samples(family, reference, steps), target)
     distance = sliced_distance(samples, target)
     return Outcome(
@@ -76,7 +77,7 @@ def judge(method: str, trainer: Trainer, family: str, seconds: float, beta: floa
         distance / start,
         sliced_distance(law_samples(family, tilted, steps), target) / start,
         float(reward(samples).mean()),
-        path_kl(trainer),
+        kl,
         spent,
         trainer.progress.updates,
         seconds,

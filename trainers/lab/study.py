@@ -13,6 +13,7 @@ import torch
 
 from trainers.custom import CUSTOM
 from trainers.influence import influence
+from trainers.lab import ablations
 from trainers.lab.estimate import Problem, study_first_order, study_zeroth_order
 from trainers.lab.judging import Outcome
 from trainers.lab.mixture import (
@@ -21,7 +22,7 @@ from trainers.lab.mixture import (
     reference_schedule,
     step_near,
 )
-from trainers.lab.training import STEPS, frontier, lab_config, train_row
+from trainers.lab.training import SETTINGS, STEPS, frontier, lab_config, train_row
 from trainers.methods import METHODS
 
 FAMILIES = ("flow", "diffusion")
@@ -87,6 +88,37 @@ def study_training(
     """
     jobs = _trainings(family, evaluations, seed, beta, methods, settings)
     return [_told(outcome, seed, settings, say) for outcome in _side_by_side(jobs, workers)]
+
+
+def study_ablations(
+    family: str,
+    evaluations: int = EVALUATIONS,
+    seed: int = 0,
+    methods: Sequence[str] = (),
+    workers: int = 1,
+    say: Progress = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Train every row again without each suspected cause of its bias; see ``trainers.lab.ablations``.
+
+    Args:
+        family: ``flow`` or ``diffusion``.
+        evaluations: Network evaluations of each training.
+        seed: Seed of every random draw.
+        methods: The rows; all of the family when empty.
+        workers: Processes that train side by side.
+        say: Hears one sentence per training.
+    """
+    wanted = ablations.jobs(family, STEPS[family], methods)
+    work = []
+    for name, _, changed in wanted:
+        usual = {"branches": lab_config(name, family).branches, **SETTINGS.get(name, {})}
+        config = lab_config(CUSTOM, family, seed, **(usual | changed))
+        work.append((train_row, (config, family, evaluations)))
+    found = []
+    for (name, cause, _), outcome in zip(wanted, _side_by_side(work, workers), strict=True):
+        say(f"{family} {name}, unless it {cause.text}: {outcome.share:.2f} of the initial distance left")
+        found.append(outcome.record() | {"method": name, "seed": seed, "settings": {}, "without": cause.text})
+    return found
 
 
 def _trainings(family, evaluations, seed, beta=1.0, methods=(), settings=MappingProxyType({})) -> list[tuple]:

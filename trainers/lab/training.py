@@ -32,8 +32,12 @@ MEMORYLESS = {"flow": math.sqrt(2.0), "diffusion": 1.0}
 
 
 def lab_config(method: str, family: str, seed: int = 0, beta: float = 1.0, **settings: Any) -> RunConfig:
-    """Return the laboratory's settings of a row: the same rollouts and optimiser for all, one β."""
-    row = method_of(RunConfig(estimator=method))
+    """Return the laboratory's settings of a row: the same rollouts and optimiser for all, one β.
+
+    β multiplies the KL of a step whatever a row's own scale, clips are wide and there is one update a
+    rollout, so that what is left is the row's guidance and weights.
+    """
+    row = method_of(RunConfig(estimator=method, row=settings.get("row", ())))
     steps = STEPS[family]
     base: dict[str, Any] = {
         "estimator": method,
@@ -46,6 +50,7 @@ def lab_config(method: str, family: str, seed: int = 0, beta: float = 1.0, **set
         "advantage_clamp": 1000.0,
         "clip_range": 10.0,
         "kl_weight": beta,
+        "kl_scale": "transition",
         "gradient_units": "reward",
         "reward_scale": 1.0 if row.strength in ("inverse_kl", "discounted") else 1.0 / beta,
         "roots_per_prompt": 16 if row.order == "first" else 8,
@@ -64,7 +69,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "diffusion_nft": {
         "advantage": "bounded",
         "advantage_clamp": 5.0,
-        "kl_weight": 1e-4,
+        "kl_weight": 2e-5,
         "old_decay_max": 0.5,
     },
 }

@@ -1,0 +1,52 @@
+"""What the published programs train a row with, for docs/DEFAULTS.md. Torch-free.
+
+The entries are in ``published_flow``, ``published_forward`` and ``published_diffusion``, one per row and home
+family, in the names and units of ``RunConfig`` and ``Method``. Public repositories were read for them and
+nothing was executed; where a number was converted, a note says how. A setting that was not found is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainers.method import frozen
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row on one family, as its authors, or those who reproduce it, run it.
+
+    Attributes:
+        method: A row of the method table.
+        family: ``flow`` or ``diffusion``.
+        source: Paper, public program and its files.
+        settings: Fields of ``RunConfig`` for rewards of taste, such as PickScore or HPSv2.
+        compositional: Those that differ for rewards like GenEval.
+        row: Fields of ``Method``.
+        targets: Names of the modules that get a LoRA; empty where none does.
+        words: Field of ``RunConfig`` → what has no counterpart in our units, or more about the value.
+        notes: Sentences about units, and about what no setting holds.
+    """
+
+    method: str
+    family: str
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=frozen)
+    compositional: Mapping[str, Any] = field(default_factory=frozen)
+    row: Mapping[str, Any] = field(default_factory=frozen)
+    targets: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=frozen)
+    notes: tuple[str, ...] = ()
+
+    def setting(self, name: str, compositional: bool = False) -> Any:
+        """Return a published setting; None where there is no number."""
+        if compositional and name in self.compositional:
+            return self.compositional[name]
+        return self.settings.get(name)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of all settings of ``RunConfig`` about which something is known."""
+        return tuple(dict.fromkeys((*self.settings, *self.compositional, *self.words)))
