@@ -295,8 +295,9 @@ def test_which_methods_need_the_base_model():
         assert needs[method.name, 0.1] == (method.anchor == "ref" or method.kl != "none")
 
 
-def test_the_schedule_mean_is_the_published_constant_of_sd15():
-    """PCPO's constant weight for Stable Diffusion 1.5, 50 steps, η = 1, is 0.5169."""
+@pytest.mark.parametrize("kernel", ["auto", "ddim", "pcpo", "pcpo_low"])
+def test_the_schedule_mean_is_the_published_constant_of_sd15(kernel):
+    """PCPO's constant weight for Stable Diffusion 1.5, 50 steps, η = 1, is DDPM's 0.5169 for every kernel."""
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -308,12 +309,13 @@ def test_the_schedule_mean_is_the_published_constant_of_sd15():
     cumulative = torch.cat(
         [scheduler.alphas_cumprod[scheduler.timesteps], scheduler.final_alpha_cumprod.reshape(1)]
     )
-    objective = Objective(
-        METHODS.get("rsm_zeroth_order_diffusion"),
-        RunConfig(noise_level=1.0),
-        diffusion_schedule(cumulative, scheduler.timesteps),
-    )
-    assert objective.weights(10).slope == pytest.approx(-0.5169, abs=5e-5)
+    for method in ("rsm_zeroth_order_diffusion", "pcpo"):
+        objective = Objective(
+            METHODS.get(method),
+            RunConfig(noise_level=1.0, kernel=kernel),
+            diffusion_schedule(cumulative, scheduler.timesteps),
+        )
+        assert objective.weights(10).slope == pytest.approx(-0.5168997, abs=5e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, -1.0])

@@ -3,13 +3,15 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.e2e.shell import lines, read
 from tests.faults.sessions import ADAPTER, same, session, tiny_config
 from trainers.evaluate import plan
 from trainers.interruption import Interruption
-from trainers.probes import probe_items
+from trainers.probes import Probes, probe_items
 from trainers.run_folder import RunFolder
 
 PROBED = {"probe_every": 1, "probe_prompts": 2, "max_updates": 3}
@@ -98,3 +100,39 @@ def test_a_stop_in_a_look_keeps_what_was_learned(tmp_path):
     status = session(path, tiny_config(**PROBED), interruption=Stopping(folder)).run()
     assert status.state == "stopped" and status.updates == len(folder.read_metrics()) == 1
     assert folder.read_report()["updates"] == 1
+
+
+def test_looks_draw_with_the_weights_that_are_saved(tmp_path, monkeypatch):
+    """With an average of the weights, both are the average and neither the trained weights."""
+    draw, seen, trainers = Probes._draw, [], []
+
+    def drawn(policy, state, again):
+        """Pictures of a policy that has these weights and no averages."""
+        kept, averages = policy.state(), policy._averages
+        policy._averages = {}
+        policy.load_state(state)
+        pictures = again()
+        policy._averages = averages
+        policy.load_state(kept)
+        return pictures
+
+    def watched(probes, trainer):
+        policy, pictures = trainer.policy, draw(probes, trainer)
+        states = policy.shipped_state(), policy.state()
+        seen.append([torch.equal(pictures, drawn(policy, s, lambda: draw(probes, trainer))) for s in states])
+        trainers.append(trainer)
+        return pictures
+
+    monkeypatch.setattr(Probes, "_draw", watched)
+    settings = PROBED | {"ema_decay": 0.6, "ema_every": 2, "updates_per_rollout": 2, "learning_rate": 0.02}
+    path = tmp_path / "run"
+    assert session(path, tiny_config(**settings | {"max_updates": 6})).run().state == "succeeded"
+    assert [line["step"] for line in lines(path / "probes.jsonl")] == [0, 2, 4]
+    assert seen == [[True, True], [True, False], [True, False]]
+    policy = trainers[0].policy
+    saved = load_file(path / ADAPTER)
+    shipped, trained = policy.shipped_state(), policy.state()
+    assert len(saved) == len(shipped)
+    for name, tensor in shipped.items():
+        assert torch.equal(saved[f"{policy.model.network_name}.{name}"], tensor)
+    assert not any(torch.equal(tensor, trained[name]) for name, tensor in shipped.items())

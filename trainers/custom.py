@@ -27,7 +27,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "order": ("zeroth", "first"),
     "branching": ("trajectory", "tree", "per_step", "none"),
     "groups": ("prompt", "batch", "history"),
-    "drops_silent": _YES_OR_NO,
+    "drops_silent": ("none", "branch", "path"),
     "steps": ("shared", "uniform", "stratified"),
     "last_step": _YES_OR_NO,
     "lookahead": ("terminal", "current", "next"),

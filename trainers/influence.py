@@ -8,8 +8,6 @@ direction u − o_old of forward-process rows has unit size. Source: arXiv 2604.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from trainers.config import RunConfig
 from trainers.core.parameterization import clean_slope
 from trainers.core.schedule import Schedule
@@ -19,11 +17,11 @@ from trainers.core.weights import (
     guidance_strength,
     is_forward,
     regression_weight,
-    schedule_means,
     zeroth_order_weights,
 )
 from trainers.method import Method
 from trainers.samplers.kernels import stochastic_kernel
+from trainers.steps import kernels_of, means_of
 
 
 def influence(method: Method, config: RunConfig, schedule: Schedule) -> list[float]:
@@ -34,11 +32,7 @@ def influence(method: Method, config: RunConfig, schedule: Schedule) -> list[flo
         config: Noise level, kernel, branches, β and discount.
         schedule: The sampling steps.
     """
-    kernel = stochastic_kernel(schedule.family, config.kernel)
-    kernels = [kernel(schedule, step, config.noise_level) for step in range(schedule.steps)]
-    means = schedule_means(kernels, schedule.intervals().tolist())
-    if config.interval_weight > 0:
-        means = replace(means, rate=config.interval_weight)
+    kernels, means = kernels_of(schedule, config), means_of(schedule, config)
     pulls = [_pull(method, config, schedule, step, kernels[step], means) for step in range(schedule.steps)]
     total = sum(pulls)
     return [pull / total if total > 0 else 0.0 for pull in pulls]

@@ -32,7 +32,9 @@ class Method(Spec):
             compared when branches do not form a group.
         std_epsilon: What is added to a group's standard deviation.
         unbiased_std: Whether that divides by one less than the group's size.
-        drops_silent: Whether branches of groups without a difference leave the mean over rows.
+        drops_silent: Which branches leave the mean over rows: ``none``, each ``branch`` of a group without a
+            difference, or the branches of a ``path`` (those of one number that left one root) when none of
+            them has an advantage; a path is then also trained in one update (TempFlow).
         last_step: Whether the last step of a stochastic trajectory is trained, if it injects noise.
         steps: Which steps of a trajectory are trained: ``shared`` (one random choice for all), ``uniform``
             (one for each trajectory) or ``stratified`` (for each the last, and one of every stratum).
@@ -57,6 +59,7 @@ class Method(Spec):
         idea: What the method does and when to use it, in a few sentences.
         defaults: Settings of ``RunConfig`` that the row changes, as published.
         compositional: Settings that it changes for rewards that check what a caption asks for, like GenEval.
+        ocr: Settings that it changes for rewards that read a text in the picture.
     """
 
     families: tuple[str, ...] = (FLOW, DIFFUSION)
@@ -66,7 +69,7 @@ class Method(Spec):
     groups: str = "prompt"
     std_epsilon: float = 1e-4
     unbiased_std: bool = False
-    drops_silent: bool = False
+    drops_silent: str = "none"
     last_step: bool = False
     steps: str = "shared"
     lookahead: str = "terminal"
@@ -86,3 +89,4 @@ class Method(Spec):
     idea: str = ""
     defaults: Mapping[str, Any] = field(default_factory=frozen)
     compositional: Mapping[str, Any] = field(default_factory=frozen)
+    ocr: Mapping[str, Any] = field(default_factory=frozen)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,13 +26,12 @@ from trainers.core.weights import (
     forward_slope,
     guidance_strength,
     regression_weight,
-    schedule_means,
     zeroth_order_weights,
 )
 from trainers.errors import InputError
 from trainers.estimators.contract import StepRows
 from trainers.methods import Method
-from trainers.samplers.kernels import stochastic_kernel
+from trainers.steps import kernels_of, means_of
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,9 @@ class Objective:
         self.method = method
         self.config = config
         self._schedule = schedule
-        kernel = stochastic_kernel(schedule.family, config.kernel)
-        self._kernels = [kernel(schedule, step, config.noise_level) for step in range(schedule.steps)]
+        self._kernels = kernels_of(schedule, config)
         self._intervals = schedule.intervals().tolist()
-        self._means = schedule_means(self._kernels, self._intervals)
-        if config.interval_weight > 0:
-            self._means = replace(self._means, rate=config.interval_weight)
+        self._means = means_of(schedule, config)
         if method.branching == "per_step":
             self._require_noise(config.branches)
 

@@ -74,6 +74,8 @@ def preset(model: str, estimator: str, reward: str) -> dict[str, Any]:
     layers = [spec.defaults, method.defaults]
     if any(REWARDS.get(name).compositional for name in names if name in REWARDS):
         layers.append(method.compositional)
+    elif "ocr" in names:
+        layers.append(method.ocr)
     layers += [spec.pairs.get(estimator, {}), PAIRS.get((model, estimator), {})]
     sets = prompt_sets(spec, names)
     merged: dict[str, Any] = {"prompts": f"{sets}-train", "heldout_prompts": f"{sets}-heldout"}

@@ -80,7 +80,11 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
             kl_weight=0.0,
         ),
         row=frozen(
-            std_epsilon=1e-8, unbiased_std=True, drops_silent=False, last_step=False, train_unconditional=True
+            std_epsilon=1e-8,
+            unbiased_std=True,
+            drops_silent="none",
+            last_step=False,
+            train_unconditional=True,
         ),
         words=frozen(
             lora_rank="none, all weights are trained",
@@ -102,7 +106,11 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
             anchor_fraction=0.1,
         ),
         row=frozen(
-            std_epsilon=1e-4, unbiased_std=False, drops_silent=True, kl="anchors", train_unconditional=True
+            std_epsilon=1e-4,
+            unbiased_std=False,
+            drops_silent="branch",
+            kl="anchors",
+            train_unconditional=True,
         ),
         targets=ATTENTION_4,
         words=frozen(
@@ -127,7 +135,7 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
         row=frozen(
             std_epsilon=1e-8,
             unbiased_std=False,
-            drops_silent=False,
+            drops_silent="none",
             last_step=False,
             train_unconditional=True,
         ),
@@ -158,7 +166,7 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
             groups="history",
             std_epsilon=1e-6,
             unbiased_std=False,
-            drops_silent=False,
+            drops_silent="none",
             last_step=True,
             train_unconditional=True,
         ),

@@ -32,7 +32,7 @@ _GRPO = {
 _GRPO_ROW = {
     "std_epsilon": 1e-4,
     "unbiased_std": False,
-    "drops_silent": True,
+    "drops_silent": "branch",
     "last_step": False,
     "train_unconditional": True,
 }
@@ -165,7 +165,7 @@ PUBLISHED_FLOW: tuple[Published, ...] = (
             kl_weight=0.0,
             ema_decay=0.0,
         ),
-        row=frozen(std_epsilon=1e-8, unbiased_std=True, drops_silent=False, last_step=True),
+        row=frozen(std_epsilon=1e-8, unbiased_std=True, drops_silent="none", last_step=True),
         words=frozen(
             lora_rank="none, all weights are trained",
             updates_per_rollout="12 edges each of a GPU's two trees",

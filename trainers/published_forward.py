@@ -14,7 +14,7 @@ _FORWARD = {
     "updates_per_rollout": 1,
     "advantage_std": "rollout",
 }
-_FORWARD_ROW = {"std_epsilon": 1e-4, "unbiased_std": False, "drops_silent": False}
+_FORWARD_ROW = {"std_epsilon": 1e-4, "unbiased_std": False, "drops_silent": "none"}
 
 PUBLISHED_FORWARD: tuple[Published, ...] = (
     Published(

@@ -30,6 +30,7 @@ FORWARD_PROCESS: tuple[Method, ...] = (
         defaults=frozen(
             advantage="bounded",
             advantage_std="rollout",
+            solver="dpm2",
             clip_range=1.0,
             kl_weight=1e-4,
             old_weight=1.0,
@@ -38,6 +39,7 @@ FORWARD_PROCESS: tuple[Method, ...] = (
             forward_levels="stratified",
         ),
         compositional=frozen(kl_weight=1e-3),
+        ocr=frozen(kl_weight=3e-3),
     ),
     Method(
         name="diffusion_nft",
@@ -66,6 +68,7 @@ FORWARD_PROCESS: tuple[Method, ...] = (
             old_decay_max=0.5,
             forward_draws=9,
         ),
+        ocr=frozen(contrast_step=0.1),
     ),
     Method(
         name="ram",
@@ -96,5 +99,6 @@ FORWARD_PROCESS: tuple[Method, ...] = (
             forward_levels="noise",
         ),
         compositional=frozen(kl_weight=1e-2),
+        ocr=frozen(kl_weight=1e-2),
     ),
 )

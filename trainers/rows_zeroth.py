@@ -21,7 +21,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         weight="natural_scaled",
         trust_region="fair_clip",
         kl="all",
-        drops_silent=True,
+        drops_silent="branch",
         kl_scale="rate",
         origin=_RSM,
         idea="Deterministic paths; at the first, high-noise steps K noisy branches leave each and run "
@@ -39,7 +39,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         " any reward.",
         target=_ZEROTH,
         objective="ratio",
-        drops_silent=True,
+        drops_silent="branch",
         kl_scale="rate",
         origin="Liu et al., Flow-GRPO, arXiv 2505.05470; Xue et al., DanceGRPO, arXiv 2505.07818",
         idea="Every step of every trajectory gets the advantage of the finished picture within the samples"
@@ -47,6 +47,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         " no step, and noisy for the same reason.",
         defaults=frozen(updates_per_rollout=2, advantage_std="rollout", kl_weight=1e-2),
         compositional=frozen(kl_weight=4e-2),
+        ocr=frozen(kl_weight=4e-2),
     ),
     Method(
         name="rsm_zeroth_order_diffusion",
@@ -57,7 +58,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         home=(DIFFUSION,),
         branching="per_step",
         weight="schedule_mean",
-        drops_silent=True,
+        drops_silent="branch",
         kl="anchors",
         kl_scale="output",
         origin=_RSM,
@@ -76,12 +77,13 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         branching="per_step",
         weight="noise_aware",
         objective="ratio",
-        drops_silent=True,
+        drops_silent="path",
         origin="He et al., TempFlow-GRPO, arXiv 2508.04324",
         idea="The method that introduced one-step branches: their reward differences credit one step. K "
         "branches leave every step but the last, and steps weigh as much as the noise they inject.",
         defaults=frozen(updates_per_rollout=2, kl_weight=1e-3),
         compositional=frozen(kl_weight=4e-3),
+        ocr=frozen(kl_weight=4e-3),
     ),
     Method(
         name="branch_grpo",
@@ -111,11 +113,13 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         weight="natural_scaled",
         objective="ratio",
         trust_region="normalised_clip",
-        drops_silent=True,
+        drops_silent="branch",
         origin="Wang et al., GRPO-Guard, arXiv 2510.22319",
         idea="The log-ratio's drift is removed and the rest is scaled by σ, so that all steps reach the"
         " clip alike and over-optimisation is stopped where PPO's clip would let it through.",
-        defaults=frozen(updates_per_rollout=2, kl_weight=0.0),
+        defaults=frozen(updates_per_rollout=2, kl_weight=0.0, clip_range=4e-6),
+        compositional=frozen(clip_range=2e-6),
+        ocr=frozen(clip_range=2e-6),
     ),
     Method(
         name="pcpo",
@@ -141,7 +145,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         families=(FLOW,),
         home=(FLOW,),
         weight="interval",
-        drops_silent=True,
+        drops_silent="branch",
         kl_scale="rate",
         origin=_PCPO,
         idea="As PCPO, with k/σ replaced by ζΔ, so that a step counts for the time it covers; ζ keeps "
@@ -188,7 +192,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         summary="Your own row: any valid combination of guidance, weight, trust region and branching.",
         target=_ZEROTH,
         objective="ratio",
-        drops_silent=True,
+        drops_silent="branch",
         kl_scale="rate",
         origin="this project",
         idea="Composes a row of the table from parts: --set estimator.order=first estimator.weight=one "

@@ -46,12 +46,14 @@ def split_updates(
 def _weighted(
     rows: Sequence[StepRows], method: Method, updates: int, generator: torch.Generator, ranks: Ranks
 ) -> list[list[StepRows]]:
-    turns = _turns_of_samples if _by_sample(rows) else _turns_of_branches
+    by_path = method.drops_silent == "path" and len({(row.count, row.branches) for row in rows}) == 1
+    turns = _turns_of_samples if _by_sample(rows) else _turns_of_paths if by_path else _turns_of_branches
     given = turns(rows, updates, generator, ranks)
-    silent = [
-        _silent(row) if method.drops_silent else torch.zeros_like(turn, dtype=torch.bool)
-        for row, turn in zip(rows, given, strict=True)
-    ]
+    silent = [_silent(row) for row in rows]
+    if by_path:
+        silent = [torch.stack(silent).all(0)] * len(rows)
+    elif method.drops_silent == "none":
+        silent = [torch.zeros_like(quiet) for quiet in silent]
     speaking, everything = _counts(given, silent, updates, ranks)
     scales = _scales(rows, method)
     parts: list[list[StepRows]] = [[] for _ in range(updates)]
@@ -90,6 +92,13 @@ def _turns_of_branches(
         found.append(turns[first : first + len(row.latents) * row.branches].view(-1, row.branches))
         begin += row.count * row.branches
     return found
+
+
+def _turns_of_paths(
+    rows: Sequence[StepRows], updates: int, generator: torch.Generator, ranks: Ranks
+) -> list[Tensor]:
+    """Return the update (B, K) of each branch: the same for the k-th branches of a root at all steps."""
+    return _turns_of_branches(rows[:1], updates, generator, ranks) * len(rows)
 
 
 def _permuted_turns(count: int, updates: int, generator: torch.Generator) -> Tensor:

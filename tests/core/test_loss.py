@@ -261,6 +261,16 @@ def test_interval_weights_keep_the_mean_slope_of_all_steps_but_the_last_and_foll
     assert sum(slopes) / 2 == pytest.approx(-(0.2 / 0.3 + 0.2 / 0.5) / 2)
 
 
+def test_the_mean_slope_can_be_that_of_another_kernel():
+    """PCPO's constant is DDPM's, whatever kernel samples; ζ and the mean of σ are the sampling kernel's."""
+    kernels = [Coefficients(0.9, -0.2, std) for std in (0.3, 0.5, 0.6)]
+    usual = [Coefficients(0.9, -0.2, std) for std in (0.1, 0.4, 0.0)]
+    own, other = (schedule_means(kernels, [0.1, 0.3, 0.6], there) for there in (None, usual))
+    assert other.slope == pytest.approx((2.0 + 0.5) / 2)
+    assert own.slope != other.slope
+    assert (other.rate, other.std) == (own.rate, own.std)
+
+
 def test_pcpo_s_factor_is_the_one_worked_out_for_ten_steps_of_stable_diffusion_3():
     """T = 10, shift 3 applied as diffusers does, a = 0.7: Σ|k/σ|/ΣΔ over steps 0 … 8 is 3.9702.
 

@@ -19,6 +19,7 @@ QUICK = {
     "branches": "3,3",
     "prompts_per_update": 4,
     "roots_per_prompt": 1,
+    "updates_per_rollout": 1,  # tests that count rollouts count updates
     "threads": 1,
     "dtype": "float32",
     "checkpoint_seconds": 0,

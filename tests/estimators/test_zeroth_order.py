@@ -234,19 +234,13 @@ def test_shift_and_scale_of_a_reward_do_not_matter_where_they_are_normalised(met
 
 
 def states_by_hand(task, family, guided):
-    """(step, root) → states of the deterministic paths where nothing branched, from the first rows on.
-
-    Branches leave at steps 0 and 2; after the last of them the path is that of its first branch.
-    """
-    first, last = guided
+    """(step, root) → states of the roots' deterministic paths, on from the rows of step 0."""
     found = {}
-    for root, prompt in enumerate(first.prompt_index.tolist()):
-        state = first.latents[root]
-        found[1, root] = ODE[family](0, state, output(task, state, 0, prompt))[0]
-        state = last.latents[root]
-        center, std = stochastic_step(family)(2, state, output(task, state, 2, prompt), NOISE)
-        found[3, root] = center + std * last.noise[root, 0]
-        found[4, root] = ODE[family](3, found[3, root], output(task, found[3, root], 3, prompt))[0]
+    for root, prompt in enumerate(guided.prompt_index.tolist()):
+        state = guided.latents[root]
+        for step in range(1, STEPS):
+            state = ODE[family](step - 1, state, output(task, state, step - 1, prompt))[0]
+            found[step, root] = state
     return found
 
 
@@ -260,7 +254,7 @@ def test_unbranched_states_but_those_of_the_last_step_give_anchor_rows(method, f
     anchors = [rows for rows in rollout.rows if rows.anchor_only]
     assert [rows.step for rows in anchors] == [1, 3, 4]
     assert sum(len(rows.latents) for rows in anchors) == count
-    guided = rollout.rows[:2]
+    guided = rollout.rows[0]
     there = states_by_hand(task, family, guided)
     for rows in anchors:
         assert rows.noise is None
@@ -270,7 +264,7 @@ def test_unbranched_states_but_those_of_the_last_step_give_anchor_rows(method, f
             apart = [float((state - there[rows.step, root]).abs().max()) for root in range(12)]
             owners.append(min(range(12), key=apart.__getitem__))
             assert apart[owners[-1]] < 1e-4
-            assert int(guided[0].prompt_index[owners[-1]]) == prompt
+            assert int(guided.prompt_index[owners[-1]]) == prompt
         assert len(set(owners)) == len(owners), "no state holds the policy twice"
 
 

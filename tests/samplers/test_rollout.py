@@ -61,7 +61,7 @@ def naive_branching(family, network, roots, counts, noises):
         for step in range(STEPS):
             states[n].append(state)
             state = naive_step(family, step, state, network.one(state, step, n), zero, 0.0)
-    leaves, tracks = {}, {}
+    leaves = {}
     for step, count in enumerate(counts):
         for n in range(len(roots)):
             for k in range(count):
@@ -69,22 +69,25 @@ def naive_branching(family, network, roots, counts, noises):
                 output = network.one(parent, step, n)
                 state = naive_step(family, step, parent, output, noises[step][n, k], NOISE)
                 for later in range(step + 1, STEPS):
-                    tracks[step, n, k, later] = state
                     state = naive_step(family, later, state, network.one(state, later, n), zero, 0.0)
                 leaves[step, n, k] = state
-    return states, leaves, tracks
+    return states, leaves
 
 
 @pytest.mark.parametrize(("family", "schedule", "kernel"), WORLDS)
 @pytest.mark.parametrize("counts", COUNTS)
-def test_branching_is_the_loop_over_roots_and_branches(family, schedule, kernel, counts):
+@pytest.mark.parametrize("whole_path", [False, True])
+def test_branching_is_the_loop_over_roots_and_branches(family, schedule, kernel, counts, whole_path):
     network, roots = Network(), randn(ROOTS, 2, 4, 4, seed=4)
-    result = branch_per_step(network, schedule, roots, counts, kernel, NOISE, generator())
+    result = branch_per_step(
+        network, schedule, roots, counts, kernel, NOISE, generator(), whole_path=whole_path
+    )
     branching = [step for step, count in enumerate(counts) if count]
     assert list(result.parents) == list(result.noises) == list(result.leaves) == branching
-    assert sorted([*branching, *result.path]) == list(range(STEPS))
+    followed = max(max(branching), STEPS - 2 if whole_path else 0) + 1
+    assert sorted([*branching, *result.path]) == list(range(followed))
 
-    states, leaves, tracks = naive_branching(family, network, roots, counts, result.noises)
+    states, leaves = naive_branching(family, network, roots, counts, result.noises)
     for step in branching:
         assert result.noises[step].shape == result.leaves[step].shape == (ROOTS, counts[step], 2, 4, 4)
         torch.testing.assert_close(result.parents[step], torch.stack([states[n][step] for n in range(ROOTS)]))
@@ -92,17 +95,17 @@ def test_branching_is_the_loop_over_roots_and_branches(family, schedule, kernel,
             for k in range(counts[step]):
                 torch.testing.assert_close(result.leaves[step][n, k], leaves[step, n, k])
     for step, path in result.path.items():
-        for n in range(ROOTS):
-            last = max(branching)
-            expected = states[n][step] if step < last else tracks[last, n, 0, step]
-            torch.testing.assert_close(path[n], expected)
+        torch.testing.assert_close(path, torch.stack([states[n][step] for n in range(ROOTS)]))
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-def test_branching_costs_what_is_documented(counts):
+@pytest.mark.parametrize("whole_path", [False, True])
+def test_branching_costs_what_is_documented(counts, whole_path):
     network = Network()
-    branch_per_step(network, flow(STEPS), randn(ROOTS, 2, 4, 4), counts, flow_sde, NOISE, generator())
+    arguments = flow(STEPS), randn(ROOTS, 2, 4, 4), counts, flow_sde, NOISE, generator()
+    branch_per_step(network, *arguments, whole_path=whole_path)
     last = max(step for step, count in enumerate(counts) if count)
+    last = max(last, STEPS - 2) if whole_path else last
     a_root = sum(count * (STEPS - 1 - step) for step, count in enumerate(counts)) + last + 1
     assert sum(network.rows) == ROOTS * a_root
     # One call a step; at T − 1 nothing is left to run when branches leave there alone.

@@ -50,7 +50,10 @@ class Derivation:
     def gradient(self, rollout, parts, number):
         counted = [part.turns == number for part in parts]
         if self.published.drops:
-            speaking = [mine & (part.advantages != 0) for mine, part in zip(counted, parts, strict=True)]
+            told = [part.advantages != 0 for part in parts]
+            if self.published.drops == "path" and self.equal_branches():
+                told = [torch.stack(told).any(0)] * len(parts)
+            speaking = [mine & some for mine, some in zip(counted, told, strict=True)]
             counted = speaking if any(bool(mine.any()) for mine in speaking) else counted
         total = sum(int(mine.sum()) for mine in counted)
 
@@ -62,6 +65,10 @@ class Derivation:
             return pull / total + self.config.kl_weight * self.anchored(leaves, rollout, number)
 
         return self.recording.gradient(loss, rollout.updates[number].weights)
+
+    def equal_branches(self):
+        """Whether as many branches leave every branching step, so that they form paths of equal number."""
+        return len({count for count in self.config.branches if count}) == 1
 
     def losses(self, leaves, rollout, part):
         """(B, K) policy loss plus β times the KL term of the state."""
@@ -122,13 +129,22 @@ def trajectories(derivation, rollout):
         limit = derivation.config.advantage_clamp
         advantages = derivation.tracker.advantages(prompts, rewards).clamp(-limit, limit)
     else:
-        advantages = derivation.compare(rewards.view(-1, size), derivation.spread(rewards))
+        advantages = by_prompt(derivation, rewards, prompts)
     given = advantages.reshape(-1, 1), rollout.turns[0].view(-1, 1)
     states = [*sampled.states, sampled.final]
     return [
         Branches(step, states[step], prompts, *given, after=states[step + 1].unsqueeze(1))
         for step in range(derivation.trained_steps())
     ]
+
+
+def by_prompt(derivation, rewards, prompts):
+    """Samples of one prompt are a group, also when the rollout drew it more than once."""
+    std, advantages = derivation.spread(rewards), torch.zeros_like(rewards)
+    for prompt in prompts.unique():
+        mine = prompts == prompt
+        advantages[mine] = derivation.compare(rewards[mine].unsqueeze(0), std)[0]
+    return advantages
 
 
 def tree(derivation, rollout):
@@ -166,6 +182,7 @@ def one_step(derivation, rollout):
     std, parts, begin = derivation.spread(torch.cat(list(rewards.values()))), [], 0
     for step, count in counts.items():
         advantages = derivation.compare(rewards[step].view(-1, count), std)
+        begin = 0 if derivation.published.drops == "path" and derivation.equal_branches() else begin
         turns = rollout.turns[0][begin : begin + advantages.numel()].view(-1, count)
         scale = sum(counts.values()) / len(counts) / count
         given = sampled.parents[step], prompts, advantages, turns
@@ -188,7 +205,8 @@ def anchors_of(derivation, rollout):
     rows = [row for row in rollout.rows if row.advantages is None]
     drawn = {step: [state for row in rows if row.step == step for state in row.latents] for step, *_ in every}
     found = [a for a in every if any(torch.equal(a[1], state) for state in drawn[a[0]])]
-    asked = round(config.anchor_fraction * len(prompts) * sum(config.branches))
+    asked = max(1, int(config.anchor_fraction * len(prompts) * sum(config.branches) + 1e-9))
+    asked = asked if config.anchor_fraction else 0
     assert len(found) == sum(len(row.latents) for row in rows) == min(asked, len(every))
     return found
 
@@ -204,7 +222,8 @@ class Published:
         epsilon: Added to a standard deviation.
         unbiased: Whether that divides by one less than the group's size.
         spread: Whose standard deviation: the ``group``'s or the ``rollout``'s.
-        drops: Whether branches without an advantage leave numerator and denominator.
+        drops: Whether branches without an advantage leave numerator and denominator; ``path`` when the k-th
+            branches of a root have none at any step.
         last: Whether the last step is trained where it injects noise.
         history: Whether a prompt is compared with its own past.
         anchors: What β multiplies on states of deterministic paths.
@@ -216,7 +235,7 @@ class Published:
     epsilon: float = 1e-4
     unbiased: bool = False
     spread: str = "group"
-    drops: bool = False
+    drops: bool | str = False
     last: bool = False
     history: bool = False
     anchors: str = "none"
@@ -233,7 +252,7 @@ def published(method, family):
             formulas.constant_weight, one_step, "none", drops=True, anchors="output"
         ),
         "grpo": Published(formulas.grpo, trajectories, rate, spread="rollout", drops=True),
-        "tempflow_grpo": Published(formulas.tempflow, one_step, drops=True),
+        "tempflow_grpo": Published(formulas.tempflow, one_step, drops="path"),
         "branch_grpo": Published(formulas.grpo, tree, epsilon=1e-8, unbiased=True, last=True),
         "grpo_guard": Published(formulas.guard, trajectories, drops=True),
         "pcpo": Published(formulas.constant_weight, trajectories, epsilon=1e-8),

@@ -1,8 +1,10 @@
-"""What the trainer did in some rollouts on the toy model in float64, down to the gradient it gave its optimizer.
+"""What the trainer did in some rollouts on the toy model in float64, down to the gradient it gave its
+optimizer.
 
-Recorded are raw materials only: the states, noises and finished latents that the samplers returned, the random
-splits into updates, the weights before every optimizer step, and the gradients. Everything that makes an update of
-them (rewards, groups, statistics, weights, losses) is derived again by the tests of this folder, from formulas.
+Recorded are raw materials only: the states, noises and finished latents that the samplers returned, the
+random splits into updates, the weights before every optimizer step, and the gradients. Everything that makes
+an update of them (rewards, groups, statistics, weights, losses) is derived again by the tests of this folder,
+from formulas.
 """
 
 from __future__ import annotations

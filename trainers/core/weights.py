@@ -41,8 +41,8 @@ class ScheduleMeans:
     """Constants of a schedule that stand in the place of a step's own factor.
 
     Attributes:
-        slope: w̄, the mean of |k/σ| over all steps that inject noise (0.5169 for Stable Diffusion 1.5, 50
-            steps of DDPM).
+        slope: w̄, the mean of |k/σ| of the usual kernel over all steps that inject noise (0.5169 for Stable
+            Diffusion 1.5, 50 steps of DDPM).
         rate: ζ, by which ζΔ has the mean weight |k/σ| over the trained steps.
         std: The mean of σ over the trained steps (1/2.25 for Stable Diffusion 3.5, 10 steps, a = 0.7).
     """
@@ -52,7 +52,11 @@ class ScheduleMeans:
     std: float = 1.0
 
 
-def schedule_means(kernels: Sequence[Coefficients], intervals: Sequence[float]) -> ScheduleMeans:
+def schedule_means(
+    kernels: Sequence[Coefficients],
+    intervals: Sequence[float],
+    usual: Sequence[Coefficients] | None = None,
+) -> ScheduleMeans:
     """Return a schedule's constants; all 1 when no step injects noise.
 
     ζ and the mean of σ leave out the last step, which rows that need them never train: on a shifted flow it
@@ -61,13 +65,15 @@ def schedule_means(kernels: Sequence[Coefficients], intervals: Sequence[float]) 
     Args:
         kernels: The stochastic kernel of each of the T steps.
         intervals: Δ of each step.
+        usual: The family's usual kernel of each step, of which w̄ is taken whatever kernel samples (PCPO's
+            program takes that of DDPM); ``kernels`` when None.
     """
-    noisy = [(c, delta) for c, delta in zip(kernels, intervals, strict=True) if c.std > 0]
+    noisy = [c for c in usual or kernels if c.std > 0]
     trained = [pair for pair in zip(kernels[:-1], intervals[:-1], strict=True) if pair[0].std > 0]
     if not trained:
         return ScheduleMeans()
     return ScheduleMeans(
-        sum(abs(c.slope) for c, _ in noisy) / len(noisy),
+        sum(abs(c.slope) for c in noisy) / len(noisy),
         sum(abs(c.slope) for c, _ in trained) / sum(delta for _, delta in trained),
         sum(c.std for c, _ in trained) / len(trained),
     )

@@ -31,32 +31,46 @@ class Comparing:
                 settings have it.
         """
         if std is None and self._config.advantage_std == "rollout":
-            std = self.spread(task, rewards.flatten())
+            std = self.spread(task.ranks.gather(rewards.flatten()))
         return self._advantages(rewards, std), int(zero_spread(rewards).sum())
 
-    def spread(self, task: Task, rewards: Tensor) -> Tensor:
-        """Return the standard deviation (scalar) of the rewards (N,) of all processes."""
-        return standard_deviation(task.ranks.gather(rewards), self._method.unbiased_std)
+    def spread(self, rewards: Tensor) -> Tensor:
+        """Return the standard deviation (scalar) of rewards (N,), counted as the row does."""
+        return standard_deviation(rewards, self._method.unbiased_std)
 
     def samples(self, task: Task, state: EstimatorState, rewards: Tensor) -> tuple[Tensor, int]:
         """Return the advantages (N,) of samples that lie prompt by prompt, and how many groups are silent.
+
+        Groups reach over all processes; the first one counts the silent ones.
 
         Args:
             task: The rollout's assignment.
             state: Where the rewards of earlier rollouts are kept (``history``).
             rewards: (N,) of this process's samples.
         """
-        if self._method.groups == "prompt":
-            values, silent = self.within(task, rewards.view(-1, self._config.group_size))
-            return values.flatten(), silent
         everybody = task.ranks.gather(rewards)
-        silent = int(zero_spread(everybody)) if task.ranks.rank == 0 else 0
-        if self._method.groups == "batch" or not self._config.history_size:
-            values = self._advantages(everybody.unsqueeze(0)).squeeze(0)
+        owners = task.chosen.repeat_interleave(self._config.group_size)
+        prompts = task.ranks.gather(owners.to(rewards.device))
+        if self._method.groups == "prompt":
+            values, silent = self._by_prompt(everybody, prompts)
         else:
-            prompts = task.chosen.repeat_interleave(self._config.group_size).to(rewards.device)
-            values = self._against_history(task, state, everybody, task.ranks.gather(prompts))
-        return values[task.ranks.share.rows(len(values))], silent
+            values, silent = self._advantages(everybody.unsqueeze(0)).squeeze(0), int(zero_spread(everybody))
+        if self._method.groups == "history" and self._config.history_size:
+            history = _History(state, len(task.prompts), self._config.history_size)
+            values = self._against_history(history, values, everybody, prompts)
+        mine = values[task.ranks.share.rows(len(values))]
+        return mine, silent if task.ranks.rank == 0 else 0
+
+    def _by_prompt(self, rewards: Tensor, prompts: Tensor) -> tuple[Tensor, int]:
+        """Compare the samples (N,) of each prompt, be it drawn once in the rollout or more often."""
+        std = self.spread(rewards) if self._config.advantage_std == "rollout" else None
+        values, silent = torch.empty_like(rewards), 0
+        for prompt in prompts.unique().tolist():
+            mine = prompts == prompt
+            group = rewards[mine].unsqueeze(0)
+            values[mine] = self._advantages(group, std).squeeze(0)
+            silent += int(zero_spread(group).sum())
+        return values, silent
 
     def _advantages(self, rewards: Tensor, std: Tensor | None = None) -> Tensor:
         config, method = self._config, self._method
@@ -70,29 +84,27 @@ class Comparing:
             std,
         )
 
-    def _against_history(self, task: Task, state: EstimatorState, rewards: Tensor, prompts: Tensor) -> Tensor:
+    def _against_history(self, history: _History, values: Tensor, rewards: Tensor, prompts: Tensor) -> Tensor:
         """Return DDPO's advantages (N,): against a prompt's latest rewards once there are enough of them.
 
-        These include the present ones. A prompt that was seen less often is compared with the whole rollout.
-        Source: DDPO (arXiv 2305.13301), section 5 and its published program.
+        These include the present ones. A prompt that was seen less often keeps its advantage among
+        ``values``, within the whole rollout. Source: DDPO (arXiv 2305.13301), section 5 and its published
+        program.
         """
-        history = _History(state, len(task.prompts), self._config.history_size)
         history.append(prompts, rewards)
-        result = self._advantages(rewards.unsqueeze(0)).squeeze(0)
         for prompt in prompts.unique().tolist():
-            seen = history.of(prompt)
+            seen = history.of(prompt).to(rewards)
             if len(seen) >= HISTORY_MINIMUM:
                 mine = prompts == prompt
-                together = torch.cat([seen.to(rewards), rewards[mine]]).unsqueeze(0)
-                result[mine] = self._relative(together, len(seen))
-        return result
+                values[mine] = self._relative(rewards[mine], seen)
+        return values
 
-    def _relative(self, rewards: Tensor, seen: int) -> Tensor:
-        """Return the advantages of the rewards after the first ``seen``, by the statistics of those."""
-        config, known = self._config, rewards[0, :seen]
-        centered = rewards[0, seen:] - known.mean()
+    def _relative(self, rewards: Tensor, seen: Tensor) -> Tensor:
+        """Return the advantages (M,) of rewards by the statistics of others (S,)."""
+        config = self._config
+        centered = rewards - seen.mean()
         if config.advantage in ("group", "bounded"):
-            centered = centered / (known.std(correction=0) + self._method.std_epsilon)
+            centered = centered / (self.spread(seen) + self._method.std_epsilon)
         clamped = centered.clamp(-config.advantage_clamp, config.advantage_clamp)
         return clamped / config.advantage_clamp if config.advantage == "bounded" else clamped
 

@@ -57,6 +57,7 @@ class ZerothOrder(Estimator):
             self.config.noise_level,
             task.generators["transitions"],
             task.ranks.share,
+            self._anchored,
         )
         leaves = torch.cat([leaf.flatten(0, 1) for leaf in result.leaves.values()])
         owners = torch.cat([index.repeat_interleave(leaf.shape[1]) for leaf in result.leaves.values()])
@@ -68,18 +69,25 @@ class ZerothOrder(Estimator):
             StepRows(step, result.parents[step], index, result.noises[step], advantages)
             for step, advantages in zip(result.leaves, values, strict=True)
         ]
-        if self.method.kl in ("all", "anchors"):
+        if self._anchored:
             rows += self._anchor_rows(task, result.path, index)
         return Rollout(tuple(rows), rewards, silent, len(rewards))
 
     def _compared(self, task: Task, groups: list[Tensor]) -> tuple[list[Tensor], int]:
         """Return the advantages (N, K) of the groups of each step; branches of one state are a group."""
         if self.config.advantage_std == "rollout":  # the spread is that of all steps together
-            widest = self._comparing.spread(task, torch.cat([group.flatten() for group in groups]))
+            everybody = task.ranks.gather(torch.cat([group.flatten() for group in groups]))
+            widest = self._comparing.spread(everybody)
             found = [self._comparing.within(task, group, widest) for group in groups]
         else:
             found = [self._comparing.within(task, group) for group in groups]
         return [values for values, _ in found], sum(silent for _, silent in found)
+
+    @property
+    def _anchored(self) -> bool:
+        """Whether states where nothing branched hold the policy."""
+        config = self.config
+        return self.method.kl in ("all", "anchors") and config.kl_weight > 0 and config.anchor_fraction > 0
 
     def _anchor_rows(self, task: Task, path: dict[int, Tensor], index: Tensor) -> list[StepRows]:
         """Return states where nothing branched, which only carry the KL term; never of the last step.
@@ -89,11 +97,11 @@ class ZerothOrder(Estimator):
         """
         share, last = self.config.anchor_fraction, task.schedule.steps - 1
         path = {step: states for step, states in path.items() if step != last}
-        if self.config.kl_weight == 0 or share == 0 or not path:
+        if not path:
             return []
         roots = task.ranks.count * len(index)
         mine = task.ranks.share.rows(roots)
-        keep = max(1, round(share * roots * sum(self.config.branches)))
+        keep = max(1, int(share * roots * sum(self.config.branches) + 1e-9))
         drawn = torch.randperm(roots * len(path), generator=task.generators["steps"])[:keep].sort().values
         rows = []
         for number, (step, states) in enumerate(path.items()):

@@ -45,6 +45,12 @@ def _square(side: int, **call: Any) -> Mapping[str, Any]:
     return _frozen(height=side, width=side, **call)
 
 
+def _in_four_steps(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a family's settings for a model that was distilled for four steps."""
+    branches = {"branches": settings["branches"][:3]} if "branches" in settings else {}
+    return _frozen(**dict(settings) | {"rollout_steps": 4} | branches)
+
+
 # A small transformer learns twice as much per update when its feed-forward layers may move too (docs/LOG.md).
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
 _SHAPES_OTHERS = ("shapes", "shapes_exact", "tiny_clip", "colorfulness")
@@ -179,10 +185,10 @@ MODELS = ModelTable(
             gated=True,
             licence="Apache-2.0",
             licence_id="apache-2.0",
-            defaults=_frozen(
-                **dict(FAMILIES["FluxPipeline"].defaults) | {"rollout_steps": 4, "branches": (8, 8)}
+            defaults=_in_four_steps(FAMILIES["FluxPipeline"].defaults),
+            pairs=_frozen(
+                **{name: _in_four_steps(pair) for name, pair in FAMILIES["FluxPipeline"].pairs.items()}
             ),
-            pairs=_frozen(rsm_zeroth_order_flow=_frozen(roots_per_prompt=4)),
         ),
         checkpoint(
             "sana",

@@ -105,7 +105,7 @@ _FLOW_PAIRS = _frozen(
     grpo=_frozen(**_EMA),
     tempflow_grpo=_frozen(roots_per_prompt=4, branches=(6,) * 9, **_EMA),
     branch_grpo=_frozen(**_TREE, kernel="flow_constant", noise_level=0.3),
-    grpo_guard=_frozen(learning_rate=1e-4, clip_range=2e-6, **_EMA),
+    grpo_guard=_frozen(learning_rate=1e-4, **_EMA),
     pcpo_flow=_frozen(**_EMA),
     rsm_first_order_flow=_frozen(**_FIRST_FLOW, reward_scale=0.5),
     vgg_flow=_frozen(**_FIRST_FLOW),
@@ -128,13 +128,13 @@ _SD3_PAIRS = _frozen(
 _DIFFUSION_PAIRS = _frozen(
     rsm_zeroth_order_diffusion=_frozen(kernel="pcpo"),
     pcpo=_frozen(kernel="pcpo"),
-    grpo=_frozen(prompts_per_update=4, initial_noise="shared", kl_weight=0.0),
+    grpo=_frozen(prompts_per_update=4, initial_noise="shared", kl_weight=0.0, advantage_std="group"),
     ppo=_frozen(lora_rank=4, lora_alpha=4.0, prompts_per_update=32, group_size=8),
     branch_grpo=_frozen(**_TREE),
     rsm_first_order_diffusion=_frozen(
         **_FIRST, prompts_per_update=64, learning_rate=4e-3, train_fraction=0.2
     ),
-    residual_nabla_db=_frozen(**_FIRST, prompts_per_update=64, learning_rate=1e-3, train_fraction=0.1),
+    residual_nabla_db=_frozen(**_FIRST, prompts_per_update=64, learning_rate=1e-3, train_fraction=0.2),
     sqdf=_frozen(lora_rank=4, lora_alpha=4.0, prompts_per_update=64, learning_rate=1e-3, train_fraction=0.02),
 )
 

@@ -4,7 +4,8 @@
 ``branch_per_step`` follows deterministic root paths and, at chosen steps, lets K noisy branches leave each
 root; every branch then runs deterministically to the end.
 All states that are at the same step pass through the network together, whatever step they branched at, so
-the cost is Σ_i K_i (T − 1 − i) + (last branching step + 1) rows a root. No gradients flow here.
+the cost is Σ_i K_i (T − 1 − i) + (last branching step + 1) rows a root, or T − 1 in the place of the last
+part where the whole path is wanted. No gradients flow here.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Branching:
         parents: Step → (N, C, H, W) root states that branched there.
         noises: Step → (N, K, C, H, W) noise of the branches.
         leaves: Step → (N, K, C, H, W) finished latents of the branches that left at that step.
-        path: Step → (N, C, H, W) states on a deterministic path where nothing branched.
+        path: Step → (N, C, H, W) states of the roots' deterministic path where nothing branched.
     """
 
     parents: dict[int, Tensor]
@@ -194,11 +195,11 @@ def branch_per_step(
     noise_level: float,
     generator: torch.Generator,
     share: Share = WHOLE,
+    whole_path: bool = False,
 ) -> Branching:
     """Let K_i branches leave every root at step i and finish them deterministically.
 
-    After the last branching step the roots themselves are dropped; the deterministic path is then followed
-    along the first branch that left there. Source: TempFlow-GRPO, arXiv 2508.04324, section 4.1.
+    Source: TempFlow-GRPO, arXiv 2508.04324, section 4.1.
 
     Args:
         network: (latents (B, C, H, W), step, root index (B,)) → output (B, C, H, W).
@@ -209,12 +210,15 @@ def branch_per_step(
         noise_level: The kernel's noise level.
         generator: Source of the branches' noise.
         share: Which part of the batch the roots are.
+        whole_path: Whether the roots are followed to the state before the last step, for rows that are held
+            there; else they are dropped after the last branching step.
 
     Returns:
         Parents, noises, leaves and the un-branched path.
     """
     counts = {step: count for step, count in enumerate(branches) if count > 0}
     last = max(counts)
+    dropped = max(last, schedule.steps - 2) if whole_path else last
     front = _Front(roots, counts)
     parents, noises, path = {}, {}, {}
     for step in range(schedule.steps):
@@ -226,9 +230,10 @@ def branch_per_step(
             center = mean(stochastic, parents[step], output[: len(roots)]).unsqueeze(1)
             children = center + stochastic.std * noises[step]
         else:
-            path[step] = front.path_states(step > last)
+            if step <= dropped:
+                path[step] = front.root_states()
             children = None
-        front.advance(mean(ode(schedule, step), front.latents, output), children, step == last)
+        front.advance(mean(ode(schedule, step), front.latents, output), children, step == dropped)
     return Branching(parents, noises, front.leaves(), path)
 
 
@@ -245,12 +250,6 @@ class _Front:
 
     def root_states(self) -> Tensor:
         return self.latents[: self._roots]
-
-    def path_states(self, roots_dropped: bool) -> Tensor:
-        if not roots_dropped:
-            return self.root_states()
-        count = self._counts[self._born[-1]]
-        return self.latents[-self._roots * count :: count]
 
     def advance(self, moved: Tensor, children: Tensor | None, drop_roots: bool) -> None:
         parts, index = [moved], [self.root_index]
