@@ -22,12 +22,21 @@ LEAN = Footprint(gradient_checkpointing=True, one_network=True)
 
 @pytest.fixture(scope="module")
 def result():
-    """The default run's settings with a quarter of its prompts."""
+    """The default run with a quarter of its prompts; what the counts below follow from is named."""
     config = build_config(
         "tiny-flow",
         "rsm_zeroth_order_flow",
         "shapes",
-        {"threads": 1, "prompts_per_update": 6, "dtype": "float32"},
+        {
+            "threads": 1,
+            "prompts_per_update": 6,
+            "dtype": "float32",
+            "rollout_steps": 6,
+            "branches": "0,16",
+            "anchor_fraction": 0.25,
+            "kl_weight": 0.05,
+            "updates_per_rollout": 2,
+        },
     )
     return bench(config, 1)
 
@@ -45,13 +54,16 @@ def test_the_shares_are_those_of_one_whole(result):
 
 
 def test_counts_are_those_of_the_settings(result):
-    # 6 roots: 2 steps alone, 16 branches over the other 4 steps with the root dropped.
+    # 6 roots: 5 steps of their own for the anchors, 16 branches over the last 4 steps.
     sampled = result["rollout_rows_per_second"] * result["rollout_seconds"]
-    assert sampled == pytest.approx(6 * (2 + 16 * 4))
+    assert sampled == pytest.approx(6 * (5 + 16 * 4))
+    # An anchor for every fourth of 96 branches: all states at the 4 steps that have some. Half of them are in
+    # each of two updates, and so are the 6 states that branched, with half of their branches.
     trained = result["rows_trained_per_second"] * result["update_seconds"]
-    assert trained == pytest.approx(6 + 5 * 2)  # and a quarter of the roots at each other step
+    assert trained == pytest.approx(6 + 24 / 2)
     assert result["images_sampled_per_second"] * result["rollout_seconds"] == pytest.approx(96)
-    assert result["seconds_per_update"] == pytest.approx(result["rollout_seconds"] + result["update_seconds"])
+    per_update = result["rollout_seconds"] / 2 + result["update_seconds"]
+    assert result["seconds_per_update"] == pytest.approx(per_update)
 
 
 def test_ratios_are_to_the_plain_pipeline_and_the_bare_network(result):

@@ -8,7 +8,7 @@ import torch
 from tests.estimators.toy_model import WORDS, Smooth, ToyModel
 from trainers.coercion import from_mapping, parse_assignments
 from trainers.config import RunConfig
-from trainers.custom import CHOICES, compose, method_of, row_problems, setting_problems
+from trainers.custom import CHOICES, compose, method_of, parts_of, row_problems, setting_problems
 from trainers.errors import InputError
 from trainers.loop import Trainer
 from trainers.methods import METHODS
@@ -21,9 +21,7 @@ GRADIENT_ROW = ("order=first", "objective=regression", "weight=one", "trust_regi
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_named_row_obeys_the_rules_and_can_be_composed(method):
     assert row_problems(method) == []
-    values = {name: getattr(method, name) for name in CHOICES}
-    values["normalised"] = "yes" if method.normalised else "no"
-    composed = compose(f"{name}={value}" for name, value in values.items())
+    composed = compose(parts_of(method))
     assert composed.target == method.target
     assert all(getattr(composed, name) == getattr(method, name) for name in CHOICES)
 
@@ -63,7 +61,10 @@ def refused(*parts):
         (["branching=none"], ["noise"]),
         (["weight=forward_one"], ["branching=none"]),
         (["kl=all"], ["per_step"]),
-        (["kl=plain"], ["forward process"]),
+        (["kl=anchors"], ["per_step"]),
+        (["kl=plain"], ["kl", "rows"]),
+        (["steps=random"], ["steps", "stratified"]),
+        (["last_step=True"], ["last_step", "yes"]),
         (["normalised=yes"], ["forward process"]),
         (["trust_region=old"], ["regression"]),
         (["weight=score"], ["objective=regression"]),
@@ -137,3 +138,111 @@ def test_a_sample_of_all_valid_rows_trains(family):
         trainer.advance()
         after = trainer.policy.state()
         assert any(not torch.equal(before[name], after[name]) for name in before), parts
+
+
+NEW = (
+    "groups",
+    "drops_silent",
+    "steps",
+    "last_step",
+    "lookahead_network",
+    "train_unconditional",
+    "average",
+    "kl_scale",
+)
+
+
+def test_every_part_is_a_field_of_a_row_and_takes_all_its_values():
+    for name, values in CHOICES.items():
+        for value in values:
+            meant = value == "yes" if set(values) == {"no", "yes"} else value
+            assert isinstance(getattr(METHODS.get("custom"), name), type(meant))
+    for name in NEW:
+        for value in CHOICES[name]:
+            composed = compose([f"{name}={value}"])
+            assert getattr(composed, name) == (value == "yes" if value in ("yes", "no") else value)
+
+
+@pytest.mark.parametrize("family", ["flow", "diffusion"])
+def test_parts_that_change_no_path_go_with_any_row(family):
+    """What belongs to a whole update: random values of it over random valid rows, all of which must train."""
+    rows = list(valid_rows())
+    source = torch.Generator().manual_seed(1)
+    seen = set()
+    for number in torch.randperm(len(rows), generator=source)[:25].tolist():
+        drawn = {
+            name: CHOICES[name][int(torch.randint(len(CHOICES[name]), (1,), generator=source))]
+            for name in NEW
+        }
+        parts = tuple(rows[number]) + tuple(f"{name}={value}" for name, value in drawn.items())
+        seen |= set(drawn.items())
+        trainer = custom(
+            family, parts, updates_per_rollout=2, old_decay_max=0.5, old_weight=0.3, guidance_scale=2.0
+        )
+        before = trainer.policy.state()
+        records = trainer.advance()
+        after = trainer.policy.state()
+        assert len(records) == 2
+        assert any(not torch.equal(before[name], after[name]) for name in before), parts
+    assert seen == {(name, value) for name in NEW for value in CHOICES[name]}
+
+
+class SilentOnDots(Smooth):
+    """Has no opinion on pictures of one prompt."""
+
+    def __call__(self, images, prompts, metadata=None):
+        said = torch.tensor([prompt != "dot" for prompt in prompts])
+        return super().__call__(images, prompts) * said
+
+
+def custom(family, parts, reward=None, **settings):
+    base = {
+        "rollout_steps": 4,
+        "branches": (3, 3),
+        "prompts_per_update": 3,
+        "group_size": 3,
+        "lora_rank": 2,
+        "kl_weight": 0.05,
+    }
+    config = RunConfig(estimator="custom", row=tuple(parts), **(base | settings))
+    return Trainer(config, ToyModel(family), reward or Smooth(), WORDS, torch.float32)
+
+
+def learned(parts, family="flow", **settings):
+    """The LoRA after three rollouts of two updates."""
+    trainer = custom(family, parts, updates_per_rollout=2, **settings)
+    for _ in range(3):
+        trainer.advance()
+    return torch.cat([tensor.flatten() for tensor in trainer.policy.state().values()])
+
+
+FIRST_NEXT = (*GRADIENT_ROW, "branching=trajectory", "lookahead=next")
+EFFECTS = [
+    ("groups", (), {"group_size": 16}),
+    ("drops_silent", ("branching=per_step",), {"prompts_per_update": 5, "reward": SilentOnDots()}),
+    ("steps", (*GRADIENT_ROW, "branching=trajectory"), {"train_fraction": 0.5}),
+    ("last_step", (), {}),
+    ("last_step", (*GRADIENT_ROW, "branching=trajectory"), {}),
+    ("lookahead_network", FIRST_NEXT, {"learning_rate": 0.02}),
+    ("train_unconditional", (), {"guidance_scale": 3.0}),
+    (
+        "average",
+        ("branching=none", "weight=forward_one"),
+        {"old_decay_max": 0.9, "old_decay_rate": 0.5, "old_weight": 0.5},
+    ),
+    ("kl_scale", (), {"kl_weight": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "parts", "settings"), EFFECTS, ids=lambda value: str(value)[:30])
+def test_every_value_of_a_part_learns_something_else(name, parts, settings):
+    results = [learned((*parts, f"{name}={value}"), **settings) for value in CHOICES[name]]
+    for one, other in itertools.combinations(results, 2):
+        assert not torch.allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_the_choice_of_what_is_held_changes_what_is_learned():
+    parts, settings = ("branching=per_step",), {"kl_weight": 0.5, "branches": (0, 3)}
+    results = [learned((*parts, f"kl={value}"), **settings) for value in CHOICES["kl"]]
+    for one, other in itertools.combinations(results, 2):
+        assert not torch.allclose(one, other, rtol=1e-5, atol=1e-7)

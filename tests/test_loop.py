@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.core.toys import randn
 from tests.estimators.toy_model import WORDS, Constant, Smooth, ToyModel
 from tests.trainer_cases import EVERY, METHODS_OF, BlackBox, equal, follow, gain, timeless, toy
 from trainers.coercion import problems
@@ -176,6 +177,66 @@ def test_guidance_runs_both_prompts_and_extrapolates():
     plain = Policy(model, 2, 4.0, 0, guidance_scale=1.0)
     torch.testing.assert_close(plain.sample_output(latents, model.schedule(4), 1, rows), prompted)
     assert plain.evaluations == 2
+
+
+def guided_policy(train_unconditional):
+    """A policy that has moved, with guidance and an empty prompt of its own."""
+    model = ToyModel("flow", torch.float64)
+    policy = Policy(model, 2, 4.0, 0, torch.float64, guidance_scale=3.0)
+    policy.train_unconditional = train_unconditional
+    for number, parameter in enumerate(policy.parameters()):
+        parameter.data = 0.3 * randn(*parameter.shape, seed=number)
+    policy.refresh()
+    rows = replace(model.encode(WORDS[:2]), negative_embeds=0.7 * randn(1, 3, 4, seed=99))
+    return policy, (randn(2, 2, 4, 4, seed=50), model.schedule(4), 1, rows)
+
+
+def slopes_of(policy, values):
+    """Gradient of Σ values·direction to the LoRA, as one vector."""
+    loss = (values * randn(*values.shape, seed=51)).sum()
+    return torch.cat(
+        [part.flatten() for part in torch.autograd.grad(loss, policy.parameters(), retain_graph=True)]
+    )
+
+
+def test_without_a_trained_unconditional_part_values_stay_and_its_gradient_goes():
+    (free, where), (held, _) = guided_policy(True), guided_policy(False)
+    outputs = [policy.output(*where) for policy in (free, held)]
+    torch.testing.assert_close(outputs[1], outputs[0])
+    assert free.evaluations == held.evaluations == 4
+    latents, schedule, step, rows = where
+    time = float(schedule.timesteps[step])
+    empty, prompted = (
+        free.model.predict(free.network, latents, time, part)
+        for part in (replace(rows, embeds=rows.negative_embeds.expand(2, -1, -1)), rows)
+    )
+    torch.testing.assert_close(slopes_of(held, outputs[1]), slopes_of(free, 3.0 * prompted))
+    expected = slopes_of(free, empty + 3.0 * (prompted - empty))
+    torch.testing.assert_close(slopes_of(free, outputs[0]), expected)
+    torch.testing.assert_close(held.sample_output(*where), free.sample_output(*where))
+    torch.testing.assert_close(held.reference(*where), free.reference(*where))
+
+
+def test_a_gradient_to_the_picture_passes_through_both_parts_all_the_same():
+    """Reward gradients are read through the whole guided output; only the LoRA's leave a part out."""
+    found = []
+    for trained in (True, False):
+        policy, (latents, *where) = guided_policy(trained)
+        leaf = latents.clone().requires_grad_(True)
+        for verb in (policy.output, policy.base_output):
+            (slope,) = torch.autograd.grad(verb(leaf, *where).sum(), leaf)
+            found.append(slope)
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[3])
+    assert not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize(("family", "method"), EVERY)
+def test_rows_train_the_unconditional_part_as_published(family, method):
+    """VGG-Flow's program and RSM's that grew out of it leave it out."""
+    assert toy(family, method).policy.train_unconditional == (
+        method not in ("vgg_flow", "rsm_first_order_flow")
+    )
 
 
 def test_network_evaluations_are_counted():

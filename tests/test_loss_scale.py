@@ -74,8 +74,10 @@ class Faint:
 
     needs_reference = False
 
+    held_to = ""
+
     def __init__(self, inner, factor):
-        self.inner, self.factor = inner, factor
+        self.inner, self.factor, self.method = inner, factor, inner.method
 
     def __call__(self, *arguments):
         result = self.inner(*arguments)
@@ -87,7 +89,8 @@ class Faint:
 def test_an_update_in_float16_has_the_gradients_of_float32(factor):
     norms = []
     for dtype in (torch.float32, torch.float16):
-        config = toy("flow", "grpo", micro_batch=4).config
+        # With seed 3 a reward of the rounded pictures lies at its group's mean, so its row leaves the loss.
+        config = toy("flow", "grpo", micro_batch=4, updates_per_rollout=1, seed=1).config
         trainer = Trainer(config, ToyModel("flow"), Smooth(), WORDS, dtype)
         trainer.objective = Faint(trainer.objective, factor)
         norms.append(trainer.advance()[-1].grad_norm / factor)
@@ -95,7 +98,8 @@ def test_an_update_in_float16_has_the_gradients_of_float32(factor):
 
 
 def test_an_update_that_overflows_is_made_again_and_counts_once():
-    trainer = Trainer(toy("flow", "grpo").config, ToyModel("flow"), Smooth(), WORDS, torch.float16)
+    config = toy("flow", "grpo", updates_per_rollout=1).config
+    trainer = Trainer(config, ToyModel("flow"), Smooth(), WORDS, torch.float16)
     backward, spoilt = trainer._loss_scale.backward, []
 
     def once_too_large(loss, output):

@@ -70,15 +70,17 @@ def test_silent_groups_are_counted_in_the_same_groups(model, estimator):
     assert rollout.zero_spread_groups == groups_per_rollout(trainer.config)
 
 
-def test_an_estimate_fills_the_budget_as_the_session_does():
-    settings = config(budget_seconds=118.0, probe_every=0)
+@pytest.mark.parametrize("updates", [1, 2, 4])
+def test_an_estimate_fills_the_budget_as_the_session_does(updates):
+    settings = config(budget_seconds=118.0, probe_every=0, updates_per_rollout=updates)
     found = estimate(settings, at_default_work(settings))
     side = settings.eval_prompts * settings.eval_samples_per_prompt * SPEED.picture_seconds
     room = 118.0 - SPEED.start_seconds - side - (EVALUATION_MARGIN * side + RESERVE_SECONDS)
-    assert found.updates == int(room / 4.0) and found.fits
-    assert found.total_seconds == pytest.approx(8.0 + 2 * side + 4.0 * found.updates)
+    rollouts = int(room / 4.0)
+    assert found.updates == rollouts * settings.updates_per_rollout and found.fits
+    assert found.total_seconds == pytest.approx(8.0 + 2 * side + 4.0 * rollouts)
     assert found.total_seconds <= 118.0
-    assert found.training_pictures == found.updates * pictures_per_rollout(settings)
+    assert found.training_pictures == rollouts * pictures_per_rollout(settings)
 
 
 def test_a_longer_budget_means_more_updates_and_a_limit_ends_them():
@@ -94,7 +96,7 @@ def test_a_longer_budget_means_more_updates_and_a_limit_ends_them():
 def test_a_budget_without_room_is_said_to_have_none():
     settings = config(budget_seconds=20.0)
     found = estimate(settings, at_default_work(settings))
-    assert not found.fits and found.updates == 1
+    assert not found.fits and found.updates == settings.updates_per_rollout
 
 
 def test_twice_the_pictures_take_twice_as_long():
@@ -106,8 +108,9 @@ def test_twice_the_pictures_take_twice_as_long():
 
 
 def run(settings: RunConfig, wall=100.0, train=60.0, baseline=16.0, seconds=4.0) -> Finished:
+    update = 0.25 * seconds / settings.updates_per_rollout
     lines = [
-        {"rollout_seconds": 0.75 * seconds, "update_seconds": 0.25 * seconds, "peak_memory_mb": 800.0 + i}
+        {"rollout_seconds": 0.75 * seconds, "update_seconds": update, "peak_memory_mb": 800.0 + i}
         for i in range(15)
     ]
     return Finished(

@@ -25,7 +25,9 @@ from trainers.models.sdxl import _sizes as sizes_sent
 from trainers.models.tiny_sizes import TINY
 from trainers.policy import Policy, _compile
 from trainers.presets import build_config
+from trainers.ranks import ALONE
 from trainers.rewards import load_reward
+from trainers.updates import split_updates
 
 PROMPTS = ["a red circle", "two blue squares"]
 
@@ -33,7 +35,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def shipped(name, method, **settings):
-    settings = {"rollout_steps": 3, "branches": "3,3", "prompts_per_update": 2, "dtype": "float32"} | settings
+    base = {"rollout_steps": 3, "branches": "3,3", "prompts_per_update": 2, "dtype": "float32"}
+    settings = base | {"updates_per_rollout": 1} | settings
     config = build_config(name, method, "brightness", settings)
     return Trainer(config, load_model(configured(config)), load_reward("brightness"), PROMPTS, torch.float32)
 
@@ -137,7 +140,8 @@ def test_an_update_waits_for_the_device_once_however_many_micro_batches_it_has(f
     for size in (1, 64):  # rows at once
         trainer = toy(family, method, micro_batch=size)
         rollout, task = trainer._rollout()
-        part = trainer._part(rollout.rows, 0)
+        row, source = trainer.objective.method, torch.Generator().manual_seed(0)
+        part = split_updates(rollout.rows, row, 2, source, ALONE)[0]
         with ScalarReads() as reads:
             trainer._update(task, part, None)
         counts.append(reads.count)

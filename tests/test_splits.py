@@ -81,7 +81,7 @@ def test_branches_of_different_updates_of_a_step_weigh_alike_in_each(branches):
 @pytest.mark.parametrize(("family", "method"), EVERY)
 @pytest.mark.parametrize("updates", [1, 2, 3])
 def test_the_updates_of_a_rollout_share_its_branches_without_repeats(family, method, updates):
-    """A random permutation, cut: of trajectories where rows are steps of one, else of single branches."""
+    """A random permutation, cut: of trajectories where rows are steps of one, else of branches or paths."""
     trainer = toy(family, method, anchor_fraction=0.5, kl_weight=0.05)
     rows, parts = split(trainer, updates)
     count = sum(row.latents.shape[0] * row.branches for row in rows)
@@ -98,9 +98,10 @@ def test_the_updates_of_a_rollout_share_its_branches_without_repeats(family, met
     found = [taken(rows, part) for part in parts]
     guided = [{key for key in part if not rows[key[0]].anchor_only} for part in found]
     anchors = [{key for key in part if rows[key[0]].anchor_only} for part in found]
+    together = len(rows) if trainer.objective.method.drops_silent == "path" else 1
     for kind in (guided, anchors):
         assert sum(map(len, kind)) == len(set.union(*kind))
-        assert max(map(len, kind)) - min(map(len, kind)) <= 1
+        assert max(map(len, kind)) - min(map(len, kind)) <= together
     assert sum(map(len, found)) == count, "every branch and every anchor once"
     if updates > 1:
         others = [taken(rows, part).keys() for part in split(trainer, updates, seed=1)[1]]
@@ -120,21 +121,85 @@ def test_a_permutation_mixes_steps_and_prompts():
         assert len(part[0].prompt_index.unique()) == 5
 
 
-@pytest.mark.parametrize("kind", ["drops", "keeps"])
-def test_silent_groups_leave_the_mean_where_the_row_drops_them(kind):
-    """Groups without a difference weigh nothing, and the others weigh as if they had not been there."""
-    trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), kl_weight=0.0)
+def silenced(trainer):
+    """Rows of a rollout in which root 1 at step 0 and roots 0 to 2 at step 1 have no advantages."""
     rollout, _ = trainer._rollout()
-    method = replace(trainer.objective.method, drops_silent=kind == "drops")
-    silent = [replace(row, advantages=row.advantages.clone()) for row in rollout.rows]
-    silent[0].advantages[1] = 0.0
-    silent[1].advantages[:3] = 0.0
-    (part,) = split_updates(silent, method, 1, torch.Generator().manual_seed(0), ALONE)
-    found = taken(rollout.rows, part)
-    assert len(found) == (12 if kind == "drops" else 24)
+    rows = [replace(row, advantages=row.advantages.clone()) for row in rollout.rows]
+    rows[0].advantages[1] = 0.0
+    rows[1].advantages[:3] = 0.0
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "roots"),
+    [
+        ("branch", {(0, 0), (0, 2), (0, 3), (1, 3)}),
+        ("path", {(0, 0), (0, 2), (0, 3), (1, 0), (1, 2), (1, 3)}),
+        ("none", {(step, root) for step in range(2) for root in range(4)}),
+    ],
+)
+def test_silent_branches_leave_the_mean_as_the_row_drops_them(kind, roots):
+    """They weigh nothing, and the others weigh as if they had not been there.
+
+    ``path`` drops a branch where no step has an advantage for it: that of root 1 alone.
+    """
+    trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), kl_weight=0.0)
+    rows = silenced(trainer)
+    method = replace(trainer.objective.method, drops_silent=kind)
+    (part,) = split_updates(rows, method, 1, torch.Generator().manual_seed(0), ALONE)
+    found = taken(rows, part)
+    assert {key[:2] for key in found} == roots
+    assert len(found) == 3 * len(roots)
     assert found == pytest.approx(dict.fromkeys(found, 1 / len(found)))
-    if kind == "drops":
-        assert {key[:2] for key in found} == {(0, 0), (0, 2), (0, 3), (1, 3)}
+
+
+def test_silent_branches_are_dropped_after_the_split_and_not_before_it():
+    """Their share of an update is as random as before, as in the published programs: none is filled up."""
+    trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), kl_weight=0.0)
+    rows = silenced(trainer)
+    for seed in range(5):
+        split_alike = [
+            split_updates(
+                rows,
+                replace(trainer.objective.method, drops_silent=kind),
+                2,
+                torch.Generator().manual_seed(seed),
+                ALONE,
+            )
+            for kind in ("branch", "none")
+        ]
+        for dropped, kept in zip(*split_alike, strict=True):
+            speaking = {
+                key for key in taken(rows, kept) if float(rows[key[0]].advantages[key[1], key[2]]) != 0.0
+            }
+            assert taken(rows, dropped).keys() == speaking
+
+
+@pytest.mark.parametrize("method", ["rsm_zeroth_order_flow", "grpo"])
+def test_an_update_in_which_nothing_speaks_keeps_its_rows(method):
+    """They have no pull, but the row's KL still holds the policy there."""
+    trainer = toy("flow", method, kl_weight=0.0)
+    rollout, _ = trainer._rollout()
+    rows = [replace(row, advantages=torch.zeros_like(row.advantages)) for row in rollout.rows]
+    (part,) = split_updates(rows, trainer.objective.method, 1, torch.Generator(), ALONE)
+    found = taken(rows, part)
+    assert len(found) == sum(row.latents.shape[0] * row.branches for row in rows)
+    assert found == pytest.approx(dict.fromkeys(found, 1 / len(found)))
+
+
+def test_paths_stay_together_where_they_are_dropped_together():
+    """TempFlow's program shuffles rows that hold the k-th branch of a root at every step."""
+    rows, parts = split(toy("flow", "tempflow_grpo", branches=(4, 4, 4), prompts_per_update=4), 2)
+    paths = [{key[1:] for key in taken(rows, part)} for part in parts]
+    assert paths[0] | paths[1] == {(root, branch) for root in range(4) for branch in range(4)}
+    assert len(paths[0]) == len(paths[1]) == 8
+    assert all(len(taken(rows, part)) == 24 for part in parts)
+    _, branched = split(toy("flow", "rsm_zeroth_order_flow", branches=(4, 4, 4), kl_weight=0.0), 2)
+    steps = [
+        {(row.step, *tensor.flatten().tolist()) for row in part for tensor in row.noise[:, 0]}
+        for part in branched
+    ]
+    assert steps[0] & steps[1], "elsewhere the branches of one state part"
 
 
 def test_anchors_are_a_mean_of_their_own_times_the_mean_branching_where_all_rows_are_held():

@@ -20,8 +20,7 @@ from trainers.core.weights import (
     zeroth_order_weights,
 )
 from trainers.method import Method
-from trainers.samplers.kernels import stochastic_kernel
-from trainers.steps import kernels_of, means_of
+from trainers.steps import kernels_of, means_of, stochastic_steps
 
 
 def influence(method: Method, config: RunConfig, schedule: Schedule) -> list[float]:
@@ -44,10 +43,7 @@ def trained_steps(method: Method, config: RunConfig, schedule: Schedule) -> list
         return [step for step, count in enumerate(config.branches) if count]
     if method.branching not in ("trajectory", "tree"):
         return list(range(schedule.steps))
-    last = schedule.steps - 1
-    kernel = stochastic_kernel(schedule.family, config.kernel)
-    trains_last = method.last_step and kernel(schedule, last, config.noise_level).std > 0
-    return list(range(last + trains_last))
+    return list(range(stochastic_steps(method, config, schedule)))
 
 
 def _pull(

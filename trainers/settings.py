@@ -127,6 +127,14 @@ class RolloutSettings(SubjectSettings):
         low=0.01,
         high=1.0,
     )
+    last_step: str = setting(
+        "auto",
+        "Whether methods that train the last noisy step of a trajectory do so: auto, or skip where few "
+        "steps make it "
+        "cover so much that its weight drowns all others.",
+        group="rollout",
+        choices=("auto", "skip"),
+    )
     guidance_scale: float | None = setting(
         None,
         "Classifier-free guidance of rollout and evaluation, or the distilled scale where the model has one; "

@@ -8,6 +8,7 @@ from trainers.config import RunConfig
 from trainers.core.schedule import Schedule
 from trainers.core.transition import Coefficients
 from trainers.core.weights import ScheduleMeans, schedule_means
+from trainers.method import Method
 from trainers.samplers.kernels import stochastic_kernel
 
 
@@ -22,3 +23,13 @@ def means_of(schedule: Schedule, config: RunConfig) -> ScheduleMeans:
     usual = kernels_of(schedule, config, "auto")
     means = schedule_means(kernels_of(schedule, config), schedule.intervals().tolist(), usual)
     return replace(means, rate=config.interval_weight) if config.interval_weight > 0 else means
+
+
+def stochastic_steps(method: Method, config: RunConfig, schedule: Schedule) -> int:
+    """Return how many steps of a stochastic trajectory a row may train, from the first one on.
+
+    The last one only counts where it injects noise, the row trains it and the settings do not skip it.
+    """
+    last = schedule.steps - 1
+    noisy = kernels_of(schedule, config)[last].std > 0
+    return last + (noisy and method.last_step and config.last_step != "skip")

@@ -41,6 +41,7 @@ METRICS = [
     "grad_norm",
     "clip_fraction",
     "ratio_mean",
+    "pull",
     "kl",
     "lr",
     "images_per_second",

@@ -337,8 +337,12 @@ def test_the_last_step_of_a_noisy_rollout_is_trained_if_it_has_noise(kernel, ste
     noisy = FirstOrder(METHODS.get("residual_nabla_db"), config_of()).collect(task_of("flow"))
     assert max(rows.step for rows in noisy.rows) == STEPS - 1
     skipping = dataclasses.replace(METHODS.get("residual_nabla_db"), last_step=False)
-    skipped = FirstOrder(skipping, config_of()).collect(task_of("flow"))
-    assert max(rows.step for rows in skipped.rows) == STEPS - 2
+    for row, settings in ((skipping, {}), (METHODS.get("residual_nabla_db"), {"last_step": "skip"})):
+        skipped = FirstOrder(row, config_of(**settings)).collect(task_of("flow"))
+        assert max(rows.step for rows in skipped.rows) == STEPS - 2
+    # Deterministic rollouts have no noisy step to leave out.
+    kept = estimator("flow", last_step="skip").collect(task_of("flow"))
+    assert max(rows.step for rows in kept.rows) == STEPS - 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

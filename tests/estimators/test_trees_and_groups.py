@@ -102,6 +102,24 @@ def test_rewards_are_compared_within_a_prompt_or_over_the_batch(method, groups):
     torch.testing.assert_close(rollout.rows[0].advantages[:, 0], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["grpo", "awm"])
+def test_a_prompt_that_is_drawn_twice_is_one_group(method):
+    """As in the published trackers, whose groups are named by their prompt."""
+    task = dataclasses.replace(task_of(), chosen=torch.tensor([1, 0, 1]))
+    spec = METHODS.get(method)
+    config = RunConfig(group_size=4, noise_level=NOISE, advantage_clamp=100.0, forward_draws=6)
+    rollout = spec.load()(spec, config).collect(task)
+    prompts = torch.tensor([1] * 4 + [0] * 4 + [1] * 4)
+    expected = torch.empty(12, dtype=torch.float64)
+    for prompt in (0, 1):
+        group = rollout.rewards[prompts == prompt]
+        expected[prompts == prompt] = (group - group.mean()) / (group.std(correction=0) + 1e-4)
+    for rows in rollout.rows:
+        torch.testing.assert_close(rows.advantages[:, 0], expected[rows.sample], rtol=1e-9, atol=1e-9)
+    silent = dataclasses.replace(task_of(reward=Constant()), chosen=task.chosen)
+    assert spec.load()(spec, config).collect(silent).zero_spread_groups == 2
+
+
 @pytest.mark.parametrize("method", ["grpo", "pcpo"])
 def test_the_deviation_is_the_prompt_s_or_the_rollout_s(method):
     family = METHODS.get(method).families[-1]

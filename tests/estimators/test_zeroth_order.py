@@ -84,7 +84,9 @@ def test_the_last_step_is_trained_where_the_row_wants_it_and_it_has_noise(method
     rollout = estimator(method, group_size=2).collect(task_of(family))
     assert [rows.step for rows in rollout.rows] == list(range(last))
     other = estimator("grpo", group_size=2).collect(task_of(family))
-    assert [rows.step for rows in other.rows] == list(range(STEPS - 1))
+    skipped = estimator(method, group_size=2, last_step="skip").collect(task_of(family))
+    for rollout in (other, skipped):
+        assert [rows.step for rows in rollout.rows] == list(range(STEPS - 1))
 
 
 def test_trajectories_are_numbered_and_branches_are_not():

@@ -31,6 +31,7 @@ SETTINGS = {
     "set-eval_prompts": 4,
     "set-eval_samples_per_prompt": 2,
     "set-prompts_per_update": 4,
+    "set-updates_per_rollout": 1,
     "set-rollout_steps": 4,
     "set-branches": "2, 2",
     "set-threads": 1,

@@ -12,6 +12,7 @@ SMALL = {
     "rollout_steps": 4,
     "branches": "2,2",
     "prompts_per_update": 4,
+    "updates_per_rollout": 1,
     "eval_prompts": 4,
     "eval_samples_per_prompt": 2,
     "threads": 1,

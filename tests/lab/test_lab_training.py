@@ -112,7 +112,10 @@ def test_a_small_study_holds_all_three_parts():
     [
         (["--evaluations", "0"], "--evaluations"),
         (["--plot", "study.txt"], ".png"),
-        (["--estimator", "sqdf", "--plot", "study.png"], "leave '--estimator' out"),
+        (["--estimator", "sqdf", "--plot", "study.png"], "leave '--estimator' and"),
+        (["--ablations", "--plot", "study.png"], "'--ablations' out"),
+        (["--ablations", "--beta", "2"], "leave '--set' and '--beta' out"),
+        (["--ablations", "--set", "group_size=16"], "leave '--set' and '--beta' out"),
         (["--estimator", "sqdf", "--beta", "0"], "'--beta' must be between"),
         (["--estimator", "sqdf", "--set", "rollout_steps=1"], "'rollout_steps' must be between"),
         (["--family", "flow", "--estimator", "pcpo"], "no place in the laboratory of flow"),

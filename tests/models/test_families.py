@@ -115,6 +115,8 @@ def trainer(checkpoint, model, order, footprint=EVERYTHING, dtype=torch.float32)
         "lora_alpha": 4,
         "learning_rate": 0.02,
         "train_fraction": 1.0,
+        "updates_per_rollout": 1,
+        "ema_decay": 0.0,  # an average of eight updates would still be the base model
         "micro_batch": 4,
         "dtype": "float32",
     }

@@ -11,6 +11,7 @@ SMALL = {
     "eval_prompts": 8,
     "eval_samples_per_prompt": 2,
     "prompts_per_update": 4,
+    "updates_per_rollout": 1,
     "branches": "2, 2",
     "rollout_steps": 4,
     "checkpoint_seconds": 0,

@@ -39,6 +39,7 @@ from trainers.estimators.start import (
 from trainers.ranks import Ranks
 from trainers.samplers.kernels import ode
 from trainers.samplers.rollout import Trajectory, trajectory
+from trainers.steps import stochastic_steps
 
 WINDOW = 256  # gradient norms over which the running quantile is taken
 
@@ -50,22 +51,20 @@ class FirstOrder(Estimator):
         """Sample, differentiate and attach guidance; see ``Estimator``."""
         index, network = start_rows(task, self.config.roots_per_prompt)
         noisy = self.method.branching == "trajectory"
-        kernel = self.kernel(task) if noisy else ode
         result = trajectory(
             network,
             task.schedule,
             initial_latents(task, len(index), self.config.initial_noise == "shared"),
-            kernel,
+            self.kernel(task) if noisy else ode,
             self.config.noise_level,
             task.generators["transitions"],
             task.ranks.share,
         )
-        # A stochastic kernel may be degenerate at the last step; a deterministic rollout has no such step,
-        # and the low-noise end is where the terminal gradient fits best.
-        last = task.schedule.steps - 1
-        noiseless = kernel(task.schedule, last, self.config.noise_level).std == 0
-        degenerate = noisy and (noiseless or not self.method.last_step)
-        chosen = self._chosen(task, len(index), last + (not degenerate))
+        # A deterministic rollout has no degenerate step, and its end is where the terminal gradient fits
+        # best.
+        steps = task.schedule.steps
+        usable = stochastic_steps(self.method, self.config, task.schedule) if noisy else steps
+        chosen = self._chosen(task, len(index), usable)
         if self.method.lookahead == "terminal":
             rewards, gradients = score_with_gradient(task, result.final, index)
         else:

@@ -19,6 +19,7 @@ from trainers.estimators.scoring import score
 from trainers.estimators.start import initial_latents, sample_numbers, start_rows, training_steps
 from trainers.method import Method
 from trainers.samplers.rollout import branch_per_step, branch_tree, trajectory
+from trainers.steps import stochastic_steps
 
 
 class ZerothOrder(Estimator):
@@ -41,10 +42,7 @@ class ZerothOrder(Estimator):
         return initial_latents(task, count, self.config.initial_noise == "shared")
 
     def _last_trained(self, task: Task) -> int:
-        """Return how many of the steps of a stochastic trajectory may be trained, from the first one on."""
-        steps = task.schedule.steps
-        noisy = self.kernel(task)(task.schedule, steps - 1, self.config.noise_level).std > 0
-        return steps if noisy and self.method.last_step else steps - 1
+        return stochastic_steps(self.method, self.config, task.schedule)
 
     def _branches(self, task: Task) -> Rollout:
         index, network = start_rows(task, self.config.roots_per_prompt)

@@ -82,7 +82,7 @@ MODELS = ModelTable(
             pipeline_class="StableDiffusionPipeline",
             lora_targets=("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
             others=_SHAPES_OTHERS,
-            defaults=_frozen(rollout_steps=8, noise_level=1.0, clip_range=1e-4, **_TINY),
+            defaults=_frozen(rollout_steps=8, noise_level=1.0, last_step="skip", clip_range=1e-4, **_TINY),
         ),
         checkpoint(
             "sd15",
