@@ -62,7 +62,7 @@ def refused(*parts):
         (["weight=forward_one"], ["branching=none"]),
         (["kl=all"], ["per_step"]),
         (["kl=anchors"], ["per_step"]),
-        (["kl=plain"], ["kl", "rows"]),
+        (["kl=some"], ["kl", "rows"]),
         (["steps=random"], ["steps", "stratified"]),
         (["last_step=True"], ["last_step", "yes"]),
         (["normalised=yes"], ["forward process"]),
@@ -74,6 +74,11 @@ def refused(*parts):
 def test_parts_that_do_not_go_together_are_refused_with_the_reason(parts, words):
     told = " ".join(refused(*parts))
     assert all(word in told for word in words)
+
+
+def test_a_row_of_an_earlier_version_is_still_read():
+    row = compose(["branching=none", "weight=forward_one", "kl=plain"])
+    assert (row.kl, row.kl_scale) == ("rows", "output")
 
 
 def test_all_problems_are_told_together():

@@ -8,7 +8,7 @@ from trainers import presets
 from trainers.cli import main
 from trainers.config import FIELDS
 from trainers.custom import CUSTOM
-from trainers.defaults_page import defaults_page, written
+from trainers.defaults_page import EVERY_ROW, defaults_page, together, written
 from trainers.deviations import EMBEDDED, REASONS, SHARED
 from trainers.differences import (
     AUTO_KERNELS,
@@ -17,13 +17,16 @@ from trainers.differences import (
     explained,
     keys,
     lines,
+    own,
     published,
     reason,
+    reference,
     same,
 )
 from trainers.method import Method
 from trainers.methods import METHODS
 from trainers.models import MODELS
+from trainers.published import KINDS
 from trainers.rewards import REWARDS
 from trainers.samplers.kernels import FAMILY_KERNELS
 
@@ -36,7 +39,11 @@ def page(repository):
 
 
 def section(page: str, method: str, family: str) -> str:
-    found = re.search(rf"^### {method}, {family}\b.*?$(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    return titled(page, rf"{method}, {family}\b.*?")
+
+
+def titled(page: str, head: str) -> str:
+    found = re.search(rf"^## {head}$(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
     return found[1] if found else ""
 
 
@@ -99,6 +106,25 @@ def test_a_planted_preset_is_missed_and_wants_a_reason(page, monkeypatch, place,
         assert f"`{name}`" in section(defaults_page(), method, MODELS.get(model).family)
 
 
+def test_what_differs_is_told_for_its_row_or_with_what_a_model_has_for_every_row(page):
+    usual = titled(page, EVERY_ROW)
+    for method in NAMED:
+        for family in method.home:
+            told = section(page, method.name, family)
+            for line in (line for line in lines(method, family) if not line.agrees):
+                if line.models == line.usual:
+                    assert f"`{line.field}`" in usual and written(own(*line.models, line.field)) in usual
+                    assert f"`{line.field}` " in told
+                else:
+                    assert f"\n| `{line.field}` |" in told
+
+
+def test_an_embedded_model_has_for_every_row_what_no_row_changes():
+    told = {line.field: line.usual for line in lines(METHODS.get("rsm_zeroth_order_diffusion"), "diffusion")}
+    assert told["rollout_steps"] == ("tiny-diffusion",)
+    assert told["learning_rate"] == told["branches"] == ()  # settings and reasons of the row
+
+
 def test_every_difference_has_a_reason():
     assert [difference[:3] for difference in explained() if not difference[3].strip()] == []
 
@@ -137,11 +163,11 @@ def test_published_tables_speak_of_settings_that_exist(known):
     method = METHODS.get(known.method)
     assert known.family in method.home
     assert set(known.fields) <= set(FIELDS) and set(known.row) <= set(Method.__dataclass_fields__)
-    assert set(known.compositional) <= set(known.settings) and known.source
+    assert set(known.compositional) | set(known.ocr) <= set(known.settings) and known.source
     for name in known.settings:
         kind = type(FIELDS[name].default)
-        assert FIELDS[name].default is None or isinstance(known.setting(name), kind), name
-        assert FIELDS[name].default is None or isinstance(known.setting(name, True), kind), name
+        for value in known.values(name):
+            assert FIELDS[name].default is None or isinstance(value, kind), name
 
 
 def test_every_row_is_in_one_table():
@@ -159,12 +185,50 @@ def test_automatic_kernels_are_those_of_the_sampler():
 def test_a_setting_that_differs_only_for_geneval_is_a_difference(monkeypatch):
     method = METHODS.get("grpo")
     line = next(line for line in lines(method, "flow") if line.field == "kl_weight")
-    assert line.agrees and line.published == (1e-2, 4e-2)
+    assert line.agrees and line.published == (1e-2, 4e-2, 4e-2, 1e-2)
     monkeypatch.setitem(
         presets.PAIRS, ("sd35-medium", "grpo"), {"kl_weight": 1e-2}
     )  # which overrides GenEval's
     line = next(line for line in lines(method, "flow") if line.field == "kl_weight")
     assert line.models == ("sd35-medium",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "place", "values"),
+    [
+        ("OCR", "PAIRS", ("sd35-medium", "diffusion_nft", "contrast_step"), {"contrast_step": 1.0}),
+        ("pixels", "PIXEL_KL", ("tiny-flow", "grpo", "kl_weight"), 0.321),
+    ],
+)
+def test_a_setting_that_differs_for_one_other_kind_is_a_difference(monkeypatch, kind, table, place, values):
+    model, method, name = place
+    monkeypatch.setitem(getattr(presets, table), (model, method), values)
+    line = next(line for line in lines(METHODS.get(method), "flow") if line.field == name)
+    ours = line.ours[reference("flow").index(model)]
+    differing = [told for told, *pair in zip(KINDS, line.published, ours, strict=True) if not same(*pair)]
+    assert differing == [kind] and line.models == (model,)
+
+
+def test_a_row_trains_its_last_step_only_where_the_model_lets_it():
+    for name in ("ppo", "sqdf"):
+        line = next(line for line in lines(METHODS.get(name), "diffusion") if line.field == "last_step")
+        assert line.published == (True,) and line.ours == ((True,), (False,))
+        assert line.models == line.usual == ("tiny-diffusion",)
+    line = next(line for line in lines(METHODS.get("grpo"), "diffusion") if line.field == "last_step")
+    assert line.agrees and line.ours == ((False,), (False,))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((1e-2, 1e-2, 1e-2, 1e-2), "1e-2"),
+        ((1e-2, 4e-2, 4e-2, 1e-2), "1e-2 (GenEval, OCR 0.04)"),
+        ((1e-2, 4e-3, 1e-2, 10.0), "1e-2 (GenEval 4e-3; pixels 10)"),
+        ((True,), "yes"),
+    ],
+)
+def test_values_of_several_kinds_are_written_together(values, text):
+    assert together(values) == text
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ def compose(parts: Iterable[str]) -> Method:
     for part in parts:
         name, _, value = part.partition("=")
         name, value = name.strip(), value.strip()
+        if (name, value) == ("kl", "plain"):  # as runs of earlier versions have it
+            values["kl_scale"], value = "output", "rows"
         if name not in CHOICES:
             found.append(f"Unknown part 'estimator.{name}'. {nearest(name, CHOICES)}")
         elif value not in CHOICES[name]:

@@ -8,15 +8,31 @@ tables, the reasons of ``trainers.deviations``; ``trainers.differences`` compare
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from trainers.config import FIELDS
 from trainers.custom import CUSTOM
 from trainers.deviations import SHARED
-from trainers.differences import Change, Line, extensions, lines, other_models, published, reference
+from trainers.differences import (
+    TARGETS,
+    Change,
+    Line,
+    everywhere,
+    extensions,
+    lines,
+    other_models,
+    own,
+    published,
+    reference,
+    usual,
+)
 from trainers.method import DIFFUSION, FLOW, Method
 from trainers.methods import METHODS
 from trainers.models.families import ATTENTION_4, ATTENTION_8
+from trainers.presets import PIXEL_REWARDS
+from trainers.published import KINDS, Values
+from trainers.rewards import REWARDS
 
 _INTRO = """# Defaults
 
@@ -25,12 +41,14 @@ where they do. *Published* is what the named program does, in the names and unit
 (`trainers/config.py`), read from public code; nothing was executed for it. **sd35-medium** and **sd15** are
 the field's reference models; no GPU was at hand, so nothing about them was measured here. **tiny-flow** and
 **tiny-diffusion** are embedded and were tuned on two cores; measurements are cited by the date and heading of
-their entry in docs/LOG.md.
+their entry in docs/LOG.md, by the date alone where it has one entry.
 
-- A value in parentheses after *GenEval* is for rewards that check what a caption asks for: `geneval`,
-  `geneval_correct`, `shapes`, `shapes_exact`. All others begin with the first value, `ocr` among them, for
-  which some programs have values of their own.
-- Settings that agree on both models are listed below a table.
+- The first value is for rewards of taste and all that parentheses do not name. *GenEval* stands for rewards
+  that check what a caption asks for, *OCR* for `ocr`, *pixels* for statistics of pixels and their mixtures.
+  GenEval: {compositional}.
+  Pixels: {pixels}.
+- A table lists what differs. Below it stands what both models have as published, and what the reference model
+  alone has as published, where the embedded one has the same as in every row.
 - Branches are told as "how many at which steps", the first step being 0, or step by step.
 - *attention* stands for the four projections of attention layers, *both streams* for the eight of Stable
   Diffusion 3 and FLUX.
@@ -46,49 +64,89 @@ their entry in docs/LOG.md.
 
 This page is generated: `python -m trainers list --defaults-page > docs/DEFAULTS.md`.
 """
+EVERY_ROW = "What the embedded models begin with in every row"
+_USUAL = f"""## {EVERY_ROW}
+
+Unless a table below says otherwise; where it says *every row*, the reason is here.
+"""
+_THERE = "*every row*."
 _SHARED = """## Reasons that many rows share
 
-What stands in italics in the last column of a table below.
+What stands in italics in the last column of a table.
 """
 _MODULES = {ATTENTION_4: "attention", ATTENTION_8: "attention, both streams"}
 
 
 def defaults_page() -> str:
     """Return the page."""
-    parts = [_INTRO, _SHARED, _reasons()]
-    parts += [_section(method) for method in METHODS if method.name != CUSTOM]
+    common = [change for family in (FLOW, DIFFUSION) for change in everywhere(family)]
+    parts = [_intro(), _SHARED, _reasons(), _usual()]
+    parts += [f"Other models, in every row: {_changes(common)}.\n"] if common else []
+    parts += [_section(method, common) for method in METHODS if method.name != CUSTOM]
     return "\n".join(parts)
+
+
+def _intro() -> str:
+    compositional = _names(spec.name for spec in REWARDS if spec.compositional)
+    return _INTRO.format(compositional=compositional, pixels=_names(sorted(PIXEL_REWARDS)))
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _reasons() -> str:
     return "".join(f"- *{label}*: {text}\n" for label, text in SHARED.items())
 
 
-def _section(method: Method) -> str:
-    parts = [f"## {method.name}\n"]
-    for family in (FLOW, DIFFUSION):
-        if family in method.families:
-            parts.append(_home(method, family) if family in method.home else _extension(method, family))
+def _usual() -> str:
+    """Tell what the embedded models have for every row."""
+    told = [usual(family) for family in (FLOW, DIFFUSION)]
+    models = [reference(family)[1] for family in (FLOW, DIFFUSION)]
+    merged: dict[str, list[str]] = {}  # settings that have one reason share a line
+    for name in (TARGETS, *FIELDS):
+        if why := _why([one[name] for one in told if name in one]):
+            merged.setdefault(why, []).append(name)
+    rows = [
+        (_names(names), *(", ".join(written(own(model, name)) for name in names) for model in models), why)
+        for why, names in merged.items()
+    ]
+    return "\n".join((_USUAL, _table(("setting", *models, "why"), rows)))
+
+
+def _section(method: Method, common: Sequence[Change]) -> str:
+    families = [family for family in (FLOW, DIFFUSION) if family in method.families]
+    parts = [
+        _home(method, family, common) if family in method.home else _extension(method, family)
+        for family in families
+    ]
     return "\n".join(part for part in parts if part)
 
 
-def _home(method: Method, family: str) -> str:
+def _home(method: Method, family: str, common: Sequence[Change]) -> str:
     known, found = published(method.name, family), lines(method, family)
     models = reference(family)
-    parts = [f"### {method.name}, {family}\n"]
+    parts = [f"## {method.name}, {family}\n"]
     parts.append(f"{known.source}.\n" if known else "Nothing published was read for it.\n")
-    told = [line for line in found if not line.agrees]
+    usual = [line for line in found if line.models == line.usual == models[1:]]
+    told = [line for line in found if not line.agrees and line not in usual]
     if told:
         parts.append(
             _table(("setting", "published", *models, "why it differs"), [_cells(line) for line in told])
         )
-    same = [f"`{line.field}` {_both(*line.published)}{_said(line)}" for line in found if line.agrees]
-    if same:
-        parts.append(f"As published: {'; '.join(same)}.\n")
+    parts.append(_listed("As published", (line for line in found if line.agrees)))
+    parts.append(_listed(f"As published on {models[0]} alone", usual))
     if known and known.notes:
         parts.append("".join(f"- {note}\n" for note in known.notes))
-    parts.append(_others(method, family))
+    others = [change for change in other_models(method, family) if change not in common]
+    parts.append(f"Other models: {_changes(others)}.\n" if others else "")
     return "\n".join(part for part in parts if part)
+
+
+def _listed(title: str, found: Iterable[Line]) -> str:
+    """List settings that need no table; nothing if there are none."""
+    told = [f"`{line.field}` {together(line.published)}{_said(line)}" for line in found]
+    return f"{title}: {'; '.join(told)}.\n" if told else ""
 
 
 def _extension(method: Method, family: str) -> str:
@@ -96,46 +154,40 @@ def _extension(method: Method, family: str) -> str:
     found = extensions(method, family)
     if not found:
         return ""
-    head = f"### {method.name}, {family} (extension)\n\nNo paper has it. Presets change"
+    head = f"## {method.name}, {family} (extension)\n\nNo paper has it. Presets change"
     return f"{head} {_changes(found)}.\n"
 
 
-def _others(method: Method, family: str) -> str:
-    """Say in what other models of the family differ from the reference model."""
-    found = other_models(method, family)
-    return f"Other models: {_changes(found)}.\n" if found else ""
-
-
 def _changes(changes: Sequence[Change]) -> str:
-    """List changes, those that are alike together."""
-    merged: dict[tuple[str, str], dict[str, list[str]]] = {}
+    """List changes: those for one reason together, and of these those that are alike."""
+    merged: dict[str, dict[str, dict[str, list[str]]]] = {}
     for change in changes:
-        place = (_why([change.reason]).rstrip("."), ", ".join(models_alike(change, changes)))
-        merged.setdefault(place, {})[f"`{change.field}` {_both(*change.values)}"] = []
-    return "; ".join(
-        f"{', '.join(settings)} for {models} ({why})" for (why, models), settings in merged.items()
+        models = merged.setdefault(_why([change.reason]).rstrip("."), {}).setdefault(change.field, {})
+        models.setdefault(together(change.values), []).append(change.model)
+    return "; ".join(f"{_alike(settings)} ({why})" for why, settings in merged.items())
+
+
+def _alike(settings: dict[str, dict[str, list[str]]]) -> str:
+    """Write setting → value → models; models that all settings have in common once."""
+    common = {tuple(models) for given in settings.values() for models in given.values()}
+    if len(common) == 1:
+        told = [f"`{name}` {value}" for name, given in settings.items() for value in given]
+        return f"{', '.join(told)} for {', '.join(*common)}"
+    return ", ".join(
+        f"`{name}` " + ", ".join(f"{value} for {', '.join(models)}" for value, models in given.items())
+        for name, given in settings.items()
     )
-
-
-def models_alike(change: Change, changes: Sequence[Change]) -> list[str]:
-    """Return the models for which a setting changes alike, for the same reason."""
-    return [
-        other.model
-        for other in changes
-        if (other.field, other.values, other.reason) == (change.field, change.values, change.reason)
-    ]
 
 
 def _cells(line: Line) -> tuple[str, ...]:
     unknown = "" if line.words else "–"
-    value = _both(*line.published) if line.known else unknown
+    value = together(line.published) if line.known else unknown
     words = _said(line).strip() if value else line.words
-    return (
-        f"`{line.field}`",
-        f"{value} {words}".strip(),
-        *(_both(*pair) for pair in line.ours),
-        _why(line.reasons),
-    )
+    ours = map(together, line.ours)
+    reasons = [
+        _THERE if model in line.usual else why for model, why in zip(line.models, line.reasons, strict=True)
+    ]
+    return f"`{line.field}`", f"{value} {words}".strip(), *ours, _why(reasons)
 
 
 def _said(line: Line) -> str:
@@ -147,10 +199,15 @@ def _why(reasons: Sequence[str]) -> str:
     return " ".join(dict.fromkeys(f"*{reason}*." if reason in SHARED else reason for reason in reasons))
 
 
-def _both(plain: Any, compositional: Any) -> str:
-    """Write a setting for most rewards, and for those like GenEval where it differs."""
-    first, second = written(plain), written(compositional)
-    return first if first == second else f"{first} (GenEval {second})"
+def together(values: Values) -> str:
+    """Write a setting for most rewards, and for the kinds of rewards for which it differs."""
+    first, *others = map(written, values)
+    kinds: dict[str, list[str]] = {}
+    for kind, text in zip(KINDS[1:], others, strict=False):
+        if text != first:
+            kinds.setdefault(text, []).append(kind)
+    said = "; ".join(f"{', '.join(names)} {text}" for text, names in kinds.items())
+    return f"{first} ({said})" if said else first
 
 
 def written(value: Any) -> str:

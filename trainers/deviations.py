@@ -2,8 +2,9 @@
 
 A reason stands once for some rows, a scope and some settings. The scope is a model, ``EMBEDDED``, a family or
 ``*``; the most specific scope counts, then the row (``differences.keys``). A reason cites the entry of
-docs/LOG.md that measured it, or says "not measured". What several rows share has a label in ``SHARED``. A
-test wants a reason for every difference, and a difference for every reason.
+docs/LOG.md that measured it, or says "not measured". What several rows share has a label in ``SHARED``; what
+an embedded model has for every row is told once, in a table of its own. A test wants a reason for every
+difference, and a difference for every reason.
 """
 
 from __future__ import annotations
@@ -13,89 +14,117 @@ from collections.abc import Mapping
 EMBEDDED = "embedded"
 
 SHARED: Mapping[str, str] = {
-    "one GPU": "16 prompts are what RSM's program takes on 2 GPUs for Flow-GRPO, TempFlow-GRPO, PCPO and "
-    "its own row; the published number fills 4 to 48. Not measured: no GPU was at hand. `--set "
-    "prompts_per_update=…` restores it.",
-    "one of several": "What one of the published run's GPUs draws. Not measured: no GPU was at hand.",
-    "units": "A gradient is divided by its first root mean square, so that `reward_scale` is the size of "
-    "the guidance in units of the output, whatever the reward; the published factor has no counterpart. "
-    "Not measured at full size.",
-    "LoRA": "Only LoRAs are trained here, with the rank and rate that RSM's programs use on this model "
-    "where the paper trains all weights. Not measured: no GPU was at hand.",
-    "small network": "Rank 16 with alpha 32 for a network of 5 M parameters instead of 0.9 to 2.2 B; no "
-    "other rank was measured.",
-    "feed-forward": "With the feed-forward layers a run gains 0.076 instead of 0.044 (2026-11-23, a "
-    "machine without bfloat16).",
-    "convolutions": "The small UNet's convolutions get a LoRA too; not measured without.",
-    "two cores": "A rollout is to take some 6 s. For `rsm_zeroth_order_flow` 24 prompts × 16 branches carry "
-    "more signal than 48 × 8 or 12 × 32 (2026-11-23, a weak pull); other rows take 24 × 8 pictures, and no "
-    "other split of theirs was measured.",
-    "few steps": "tiny-flow: all 6 steps are useful, 4 gain less, and 12 draw no better single objects "
-    "(2026-11-23, pre-training of the tiny models, a machine without bfloat16). tiny-diffusion: 8, other "
-    "numbers not measured.",
-    "no guidance": "Embedded models are called without guidance (their `call.json`): it doubles the cost, "
-    "and tiny-flow draws so well with it (0.69 instead of 0.49 exactly right, its card) that little is "
-    "left to learn.",
-    "tuned rate": "tiny-flow: 1e-3 gained 0.076 and 7e-4 0.051; without a LoRA of the feed-forward layers "
-    "2e-3 gained 0.055 and 1e-3 0.044, with less diversity (2026-11-23, a machine without bfloat16); 3e-3 "
-    "forgets as fast as it learns (tuning the embedded defaults). Measured with the RSM rows, and taken by "
-    "all.",
-    "short runs": "A run makes some 20 updates, of which an average every eighth would see two. The "
-    "average of the later half of the weights gained no more than the weights (2026-11-23, a weak pull).",
-    "untried clip": "Not measured. It dates from when a rollout made one update, so that no clip acted.",
-    "shortened": "Reward gradients have heavy tails: z 5.1 with 0.5, 4.0 with 0.8, 2.3 without, on "
-    "tiny-flow with the first tiny-clip (2026-11-23, gradients that can be followed).",
+    "one GPU": "16 prompts are what RSM's program takes on 2 GPUs for Flow-GRPO, TempFlow-GRPO, PCPO and its "
+    "own row; the published number fills 4 to 48. Not measured. `--set prompts_per_update=…` restores it.",
+    "one of several": "What one of the published run's GPUs draws. Not measured.",
+    "units": "A gradient is divided by its first root mean square, so that `reward_scale` is the size of the "
+    "guidance in units of the output, whatever the reward; the published factor has no counterpart. Not "
+    "measured at full size.",
+    "LoRA": "Only LoRAs are trained here, with the rank and rate that RSM's programs use on this model where "
+    "the paper trains all weights. Not measured.",
+    "shortened": "Reward gradients have heavy tails: z 5.1 with 0.5, 4.0 with 0.8, 2.3 without, on tiny-flow "
+    "with the first tiny-clip (2026-11-23, gradients that can be followed).",
     "taken over": "Taken over from the RSM row of the model, where it was measured; not measured for this "
     "row.",
     "seldom looks": "No part of the method: updates are quick, and looks at held-out prompts are to stay a "
     "small share.",
-    "other family": "Settings of the row for rewards like GenEval, as on its own family; not measured on "
-    "this one.",
+    "other family": "Settings of the row, as on its own family; not measured on this one.",
     "no paper": "A tree as on flows: no diffusion program of it was read. Not measured.",
-    "own preset": "The model's preset of one row takes the place of all that its family sets per row. Not "
-    "measured, and no reason is known but that four steps leave no room for published schedules.",
-    "four steps": "Distilled for four steps.",
+    "four steps": "Distilled for four steps; of published branches those of the first three remain. Not "
+    "measured.",
     "own guidance": "The published scale is Stable Diffusion 3's; other models are guided as in a normal "
     "call. Not measured.",
     "plain gradient": "The row is the plain policy gradient beside `grpo`, to which it is equal at one "
     "update a rollout (2026-11-23, every row compared), so it takes the settings of the other rows of the "
-    "model. Not measured at full size.",
-    "Flow-GRPO's": "One row serves Flow-GRPO and DanceGRPO, and its statistics are Flow-GRPO's on both "
+    "model, and the default of `kl_weight`. Not measured at full size.",
+    "Flow-GRPO's": "One row serves Flow-GRPO and DanceGRPO; what no setting changes is Flow-GRPO's on both "
     "families. Not measured.",
 }
 
 _WHY: tuple[tuple[str, str, str, str], ...] = (
-    # Embedded models, any row.
-    ("*", "embedded", "lora_rank lora_alpha", "small network"),
-    ("*", "tiny-flow", "lora_targets", "feed-forward"),
-    ("*", "tiny-diffusion", "lora_targets", "convolutions"),
-    ("*", "embedded", "prompts_per_update group_size", "two cores"),
-    ("*", "embedded", "rollout_steps", "few steps"),
-    ("*", "embedded", "guidance_scale", "no guidance"),
-    ("*", "embedded", "learning_rate", "tuned rate"),
-    ("*", "tiny-flow", "clip_range", "untried clip"),
-    ("*", "embedded", "ema_decay", "short runs"),
-    ("*", "embedded", "probe_every", "seldom looks"),
-    ("vgg_flow rsm_first_order_flow", "embedded", "resolution", "The size of its pictures."),
+    # What embedded models begin with in every row.
     (
-        "vgg_flow rsm_first_order_flow",
+        "*",
+        "tiny-flow",
+        "lora_targets",
+        "tiny-flow gains 0.076 with a LoRA of its feed-forward layers and 0.044 without (2026-11-23, a "
+        "machine without bfloat16).",
+    ),
+    ("*", "tiny-diffusion", "lora_targets", "tiny-diffusion: its convolutions too; not measured without."),
+    ("*", "embedded", "resolution", "The size of their pictures."),
+    (
+        "*",
         "embedded",
-        "decoder",
-        "Its own decoder is small; there is no other of its latents.",
+        "rollout_steps",
+        "tiny-flow: all 6 steps are useful, 4 gain less, and 12 draw no better single objects (2026-11-23, "
+        "pre-training of the tiny models, a machine without bfloat16). tiny-diffusion: other numbers than 8 "
+        "were not measured.",
     ),
     (
-        "vgg_flow rsm_first_order_flow",
+        "*",
         "embedded",
-        "weight_decay",
-        "Not measured; that of all rows of the model.",
+        "prompts_per_update group_size",
+        "A rollout is to take some 6 s on two cores. For `rsm_zeroth_order_flow` 24 prompts × 16 branches "
+        "carry more signal than 48 × 8 or 12 × 32 (2026-11-23, a weak pull); other rows take 24 × 8 "
+        "pictures, and no other split of theirs was measured.",
     ),
+    (
+        "*",
+        "embedded",
+        "guidance_scale",
+        "They are called without guidance (their `call.json`): it doubles the cost, and tiny-flow draws so "
+        "well with it (0.69 instead of 0.49 exactly right, its card) that little is left to learn.",
+    ),
+    (
+        "*",
+        "tiny-flow",
+        "clip_range",
+        "tiny-flow: 1e-4 was not measured. With 1e-3 `rsm_zeroth_order_flow` gained +0.092 with two updates "
+        "a rollout and +0.079 with one, where no clip acts (± 0.014 each; `shapes`, `kl_weight` 0.0156, seed "
+        "2; 2026-11-30).",
+    ),
+    (
+        "*",
+        "tiny-diffusion",
+        "last_step",
+        "tiny-diffusion's last noisy step of 8 has |k/σ| = 13.6, the others 1.1 to 1.7, and the last of "
+        "Stable Diffusion 1.5's 50 steps 1.1. With it `rsm_first_order_diffusion` gained +0.003 (z 1.3; with "
+        "one update a rollout +0.000, z 0.2) on `tiny_clip` after 18,000 evaluations, without it +0.016 (z "
+        "4.8), seed 2 (2026-11-30). Not measured for other rows.",
+    ),
+    (
+        "*",
+        "embedded",
+        "learning_rate",
+        "tiny-flow: 1e-3 gained 0.076 and 7e-4 0.051; without a LoRA of the feed-forward layers 2e-3 gained "
+        "0.055 and 1e-3 0.044, with less diversity (2026-11-23, a machine without bfloat16); 3e-3 forgets as "
+        "fast as it learns (2026-11-23, tuning the embedded defaults). Measured with the RSM rows at one "
+        "update a rollout, and taken by all; on tiny-diffusion measured for `rsm_zeroth_order_diffusion` "
+        "alone.",
+    ),
+    ("*", "tiny-flow", "weight_decay max_grad_norm", "Not measured."),
+    (
+        "*",
+        "embedded",
+        "ema_decay",
+        "A run makes some 20 updates, of which an average every eighth would see two. The average of the "
+        "later half of the weights gained no more than the weights (2026-11-23, a weak pull).",
+    ),
+    (
+        "*",
+        "embedded",
+        "lora_rank lora_alpha",
+        "Networks of 5 M parameters instead of 0.9 to 2.2 B; no other rank was measured.",
+    ),
+    ("*", "embedded", "decoder", "Their own is small; there is no other of their latents."),
     # Embedded models, one row.
+    ("*", "embedded", "probe_every", "seldom looks"),
     (
         "rsm_zeroth_order_flow",
         "tiny-flow",
         "branches",
-        "16 branches at the second of 6 steps give 1.8 times the squared signal per second of 8, 8; 4, 4 "
-        "and 6, 6, 6 give less still (2026-11-23, gradients that can be followed).",
+        "16 branches at the second of 6 steps give 1.8 times the squared signal per second of 8, 8; 4, 4 and "
+        "6, 6, 6 give less still (2026-11-23, gradients that can be followed).",
     ),
     (
         "rsm_zeroth_order_flow tempflow_grpo",
@@ -107,29 +136,31 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "rsm_zeroth_order_flow",
         "tiny-flow",
         "kl_weight",
-        "0.05 teaches twice as much as 0.12 on `shapes` (2026-11-23, a weak pull): measured with the KL of "
-        "the transition and other anchors. Not measured where the KL is a rate; pixel statistics were fooled "
-        "under 0.02 of the transition (tuning the embedded defaults).",
-    ),
-    (
-        "rsm_zeroth_order_flow",
-        "tiny-flow",
-        "anchor_fraction",
-        "Not measured; and here for rewards of either kind.",
+        "Pixels: 0.01 gains +0.588 and loses 0.51 of `shapes`, 2 gains +0.440 and loses 0.19, 10 gains "
+        "+0.217 and loses 0.01 (`colorfulness`, 18,000 evaluations, seed 0). GenEval: the published KL "
+        "gained +0.090 with a drift of 0.28, 0.0156 +0.092 with 0.21, 0.05 without anchors +0.079 with 0.66, "
+        "and the setting for taste +0.042 with 0.99 (± 0.014 to 0.017; `shapes`, 54,000 evaluations, 320 "
+        "pictures, seed 2; both 2026-11-30).",
     ),
     (
         "tempflow_grpo",
-        "tiny-flow",
+        "embedded",
         "branches",
-        "Not measured for this row; for `rsm_zeroth_order_flow` many branches at few early steps beat few "
-        "at several (2026-11-23, gradients that can be followed).",
+        "Every step but the last, as published, of fewer steps.",
+    ),
+    (
+        "tempflow_grpo",
+        "embedded",
+        "prompts_per_update",
+        "12 × 30 branches on tiny-flow and 8 × 42 on tiny-diffusion, about as many pictures as the 24 × 16 "
+        "of the RSM rows. Not measured.",
     ),
     (
         "branch_grpo",
         "embedded",
         "branches prompts_per_update",
-        "12 trees of 16 leaves, as many pictures as 24 × 8; splits so early because there are few steps. "
-        "Not measured.",
+        "12 trees of 16 leaves, as many pictures as 24 × 8; splits so early because there are few steps. Not "
+        "measured.",
     ),
     (
         "branch_grpo",
@@ -137,8 +168,21 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "kernel noise_level",
         "The noise of the other rows of the model; not measured.",
     ),
+    (
+        "grpo_guard",
+        "tiny-flow",
+        "clip_range",
+        "4e-6 gained +0.055 and 1e-3 +0.136, with which the clip still acts, on 8 % of branches "
+        "(`colorfulness`, 6,000 evaluations, seed 0; 2026-11-30).",
+    ),
+    (
+        "grpo_guard",
+        "tiny-diffusion",
+        "clip_range",
+        "4e-6 gained +0.064 and 1e-4, which all rows of the model have, +0.066 (`colorfulness`, 6,000 "
+        "evaluations, seed 0; 2026-11-30).",
+    ),
     ("pcpo_flow", "tiny-flow", "interval_weight", "ζ of another schedule; 0 works it out from this one."),
-    ("diffusion_nft ram", "tiny-flow", "max_grad_norm", "Not measured; that of all rows of the model."),
     (
         "rsm_first_order_flow rsm_first_order_diffusion",
         "embedded",
@@ -156,55 +200,52 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "rsm_first_order_diffusion",
         "tiny-diffusion",
         "reward_scale",
-        "z 7.5 with 10, 4.8 with 40 after 40 updates, 3.05 with 1 after 73 (2026-11-23, a weak pull).",
+        "z 7.5 with 10, 4.8 with 40 after 40 updates, 3.05 with 1 after 73 (2026-11-23, a weak pull), at one "
+        "update a rollout and without W2.",
     ),
     ("vgg_flow residual_nabla_db sqdf", "embedded", "reward_scale gradient_quantile", "taken over"),
     ("rsm_first_order_flow rsm_first_order_diffusion", "embedded", "gradient_quantile", "shortened"),
     (
-        "rsm_first_order_diffusion residual_nabla_db sqdf",
+        "rsm_first_order_diffusion",
         "tiny-diffusion",
         "train_fraction",
         "8 steps are too few to leave most of them out. 0.6 was used in tuning (2026-11-23, tuning the "
         "embedded defaults); other shares were not measured.",
     ),
     (
+        "residual_nabla_db sqdf",
+        "tiny-diffusion",
+        "train_fraction",
+        "8 steps are too few to leave most of them out. Not measured.",
+    ),
+    (
         "rsm_zeroth_order_diffusion",
         "tiny-diffusion",
         "branches",
-        "16 branches at the third of 8 steps have the largest signal of seven schedules (2026-11-23, a "
-        "weak pull).",
+        "16 branches at the third of 8 steps have the largest signal of seven schedules (2026-11-23, a weak "
+        "pull).",
     ),
     (
         "rsm_zeroth_order_diffusion",
         "tiny-diffusion",
         "learning_rate",
-        "7e-4 ended at z 3.8, 1e-3 at z 3.6, 2e-3 at 2.2 with other branches (2026-11-23, a weak pull).",
+        "7e-4 ended at z 3.8, 1e-3 at z 3.6, 2e-3 at 2.2 with other branches (2026-11-23, a weak pull), at "
+        "one update a rollout and with another KL.",
     ),
     (
         "rsm_zeroth_order_diffusion",
         "tiny-diffusion",
-        "kl_weight",
-        "0.004 gained 0.017 and 0.02 gained 0.009 after 12 updates (2026-11-23, a weak pull): measured "
-        "with the KL of the transition on branches as well, of which 0.004 of the output is another amount.",
+        "kernel",
+        "`pcpo` gained +0.001 and `ddim` +0.008, within the error (`shapes`, 24,000 evaluations, seed 2; "
+        "2026-11-30).",
     ),
+    ("pcpo", "tiny-diffusion", "kernel", "taken over"),
     (
         "rsm_zeroth_order_diffusion",
         "tiny-diffusion",
         "eval_samples_per_prompt",
         "No part of the method: the base is good, so there is little to gain and much to average; 960 "
-        "pictures give z 5.0 to 5.4 (2026-11-23, a weak pull).",
-    ),
-    (
-        "rsm_zeroth_order_diffusion pcpo",
-        "tiny-diffusion",
-        "kernel",
-        "DDPM's noise, as for the other rows of the model; not measured.",
-    ),
-    (
-        "grpo",
-        "tiny-diffusion",
-        "initial_noise kl_weight",
-        "As on tiny-flow, from where the row's settings come; not measured.",
+        "pictures gave z 5.0 to 5.4 with the settings of that day (2026-11-23, a weak pull).",
     ),
     # The reference models.
     ("*", "sd35-medium", "prompts_per_update", "one GPU"),
@@ -226,12 +267,6 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "FLUX's distilled scale means nothing to another model; this is its normal one.",
     ),
     ("branch_grpo", "sd15", "branches rollout_steps clip_range", "no paper"),
-    (
-        "grpo_guard",
-        "sd35-medium",
-        "clip_range",
-        "2e-6 for all rewards, as the published runs on GenEval and OCR have it; not measured.",
-    ),
     (
         "vgg_flow rsm_first_order_flow",
         "sd35-medium",
@@ -279,8 +314,8 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "awm",
         "*",
         "solver",
-        "SA-Solver is not offered. Without its noise `dpm2`, of second order too, would be nearer to it; "
-        "not measured.",
+        "SA-Solver is not offered; `dpm2` is the nearest to it, of second order too but without noise. Not "
+        "measured.",
     ),
     (
         "ram",
@@ -291,7 +326,7 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("ram", "*", "advantage_clamp", "As for all rows; whether five are reached was not measured."),
     ("ram", "sd35-medium", "ema_decay", "The decay is not known, so the weights themselves are saved."),
-    ("grpo", "diffusion", "advantage_std std_epsilon unbiased_std drops_silent", "Flow-GRPO's"),
+    ("grpo", "diffusion", "std_epsilon unbiased_std drops_silent", "Flow-GRPO's"),
     (
         "rsm_zeroth_order_diffusion pcpo",
         "diffusion",
@@ -317,12 +352,6 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "plain gradient",
     ),
     (
-        "residual_nabla_db",
-        "sd15",
-        "train_fraction",
-        "The share of the original program, 5 steps and the last. Not measured.",
-    ),
-    (
         "sqdf",
         "diffusion",
         "kl_weight",
@@ -337,18 +366,18 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "The variant without a consistency model, which would be another 0.9 B to load. Not measured.",
     ),
     ("sqdf", "diffusion", "replay_size", "The variant without a buffer. Not measured."),
-    # Other models.
-    ("*", "flux-schnell", "rollout_steps", "four steps"),
-    (
-        "*",
-        "flux-schnell",
-        "branches clip_range ema_decay learning_rate lora_alpha lora_rank max_grad_norm noise_level "
-        "prompts_per_update reward_scale roots_per_prompt weight_decay kernel",
-        "own preset",
-    ),
+    # Models without a column, and families for which no paper has the row.
+    ("*", "flux-schnell", "rollout_steps branches", "four steps"),
     ("awm diffusion_nft vgg_flow rsm_first_order_flow", "flow", "guidance_scale", "own guidance"),
     ("pcpo_flow", "flow", "interval_weight", "ζ worked out from the model's own schedule."),
     ("tempflow_grpo awm ram", "diffusion", "kl_weight", "other family"),
+    ("grpo_guard", "diffusion", "clip_range", "other family"),
+    (
+        "diffusion_nft",
+        "diffusion",
+        "contrast_step updates_per_rollout old_decay_rate old_decay_max old_decay_start",
+        "other family",
+    ),
 )
 
 REASONS: Mapping[tuple[str, str, str], str] = {

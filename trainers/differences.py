@@ -1,7 +1,7 @@
 """Where a row's defaults differ from the published ones, and where presets differ from the row; torch-free.
 
-Values are effective ones: what ``auto`` and empty settings come to on a model. Every setting has a pair of
-values, for most rewards and for those that check what a caption asks for (``RewardSpec.compositional``).
+Values are effective ones: what ``auto`` and empty settings come to on a model. Every setting has a value for
+each of ``published.KINDS`` of rewards.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from trainers.method import DIFFUSION, FLOW, Method
 from trainers.methods import METHODS
 from trainers.models import MODELS, ModelSpec
 from trainers.presets import default_config
-from trainers.published import Published
+from trainers.published import Published, Values
 from trainers.published_diffusion import PUBLISHED_DIFFUSION
 from trainers.published_flow import PUBLISHED_FLOW
 from trainers.published_forward import PUBLISHED_FORWARD
 
-TARGETS = "lora_targets"
+TARGETS, LAST_STEP = "lora_targets", "last_step"
 PUBLISHED = (*PUBLISHED_FLOW, *PUBLISHED_FORWARD, *PUBLISHED_DIFFUSION)
 AUTO_KERNELS = {FLOW: "flow_sde", DIFFUSION: "ddim"}
 _MODELS = {FLOW: ("sd35-medium", "tiny-flow"), DIFFUSION: ("sd15", "tiny-diffusion")}
-# A reward that a preset treats like most, and one like GenEval, for large and for embedded models.
-_REWARDS = {False: ("pick_score", "geneval"), True: ("colorfulness", "shapes")}
+# A reward of each of KINDS, for large and for embedded models.
+_REWARDS = {
+    False: ("pick_score", "geneval", "ocr", "colorfulness"),
+    True: ("tiny_clip", "shapes", "ocr", "colorfulness"),
+}
 _BY_REWARD = ("prompts", "heldout_prompts")  # these follow the reward, not the row
-Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,21 @@ class Line:
 
     Attributes:
         field: Its name in ``RunConfig`` or ``Method``, or ``lora_targets``.
-        published: The published pair; None where there is no number.
+        published: The published values; None where there is no number.
         words: What is said of it.
-        ours: The pair of the reference model and that of the embedded one.
-        models: Those of these models on which ours differs from the published.
+        ours: The values of the reference model and those of the embedded one.
+        models: Those of these models on which ours differ from the published.
         reasons: Why, one per model; "" where nobody has said it.
+        usual: Those of ``models`` that begin with what they have for every row.
     """
 
     field: str
-    published: Pair
+    published: Values
     words: str
-    ours: tuple[Pair, ...]
+    ours: tuple[Values, ...]
     models: tuple[str, ...]
     reasons: tuple[str, ...]
+    usual: tuple[str, ...]
 
     @property
     def known(self) -> bool:
@@ -73,7 +77,7 @@ class Change:
 
     model: str
     field: str
-    values: Pair
+    values: Values
     reason: str
 
 
@@ -96,37 +100,73 @@ def lines(method: Method, family: str) -> list[Line]:
             names |= {name for name in changed(model.name, method)}
     found = [_line(method, family, name, known) for name in FIELDS if name in names]
     if known and known.targets:
-        ours = [(MODELS.get(model).lora_targets,) * 2 for model in reference(family)]
-        found.insert(0, _compared(method, family, TARGETS, (known.targets,) * 2, "", ours))
+        ours = [(MODELS.get(model).lora_targets,) for model in reference(family)]
+        found.insert(0, _compared(method, family, TARGETS, (known.targets,), "", ours))
     for name, value in known.row.items() if known else ():
-        ours = [(getattr(method, name),) * 2] * 2
-        found.append(_compared(method, family, name, (value,) * 2, "", ours))
+        ours = [(_of_row(method, model, name),) for model in reference(family)]
+        found.append(_compared(method, family, name, (value,), "", ours))
     return found
 
 
 def _line(method: Method, family: str, name: str, known: Published | None) -> Line:
-    pair = (known.setting(name), known.setting(name, True)) if known else (None, None)
+    theirs = known.values(name) if known else (None,)
     words = known.words.get(name, "") if known else ""
     ours = [values(model, method, name) for model in reference(family)]
-    return _compared(method, family, name, pair, words, ours)
+    return _compared(method, family, name, theirs, words, ours)
 
 
-def _compared(method: Method, family: str, name: str, pair: Pair, words: str, ours: list[Pair]) -> Line:
+def _of_row(method: Method, model: str, name: str) -> Any:
+    """Return what a row says of itself, as far as a model lets it."""
+    said = getattr(method, name)
+    return said and "skip" not in _raw(model, method, name) if name == LAST_STEP else said
+
+
+def _compared(method: Method, family: str, name: str, theirs: Values, words: str, ours: list[Values]) -> Line:
     models = tuple(
         model
         for model, mine in zip(reference(family), ours, strict=True)
-        if not _idle(method, model, name) and _differs(method, model, name, pair, mine, words)
+        if not _idle(method, model, name) and _differs(method, model, name, theirs, mine, words)
     )
     reasons = tuple(reason(method.name, model, name) for model in models)
-    return Line(name, pair, words, tuple(ours), models, reasons)
+    usual = tuple(model for model in models if _is_usual(method, model, name))
+    return Line(name, theirs, words, tuple(ours), models, reasons, usual)
 
 
-def _differs(method: Method, model: str, name: str, pair: Pair, mine: Pair, words: str) -> bool:
-    if (
-        pair[0] is None
-    ):  # in words alone, or not known at all: then only what a preset changes is to be explained
+def _differs(method: Method, model: str, name: str, theirs: Values, mine: Values, words: str) -> bool:
+    if theirs[0] is None:  # in words alone, or not known: then only what a preset changes wants a reason
         return bool(words) or name in changed(model, method)
-    return not all(same(theirs, own) for theirs, own in zip(pair, mine, strict=True))
+    return not all(map(same, theirs, mine))
+
+
+def _is_usual(method: Method, model: str, name: str) -> bool:
+    """Whether an embedded model begins with what it has for every row, for a reason that holds for all."""
+    key = _key(method.name, model, name)
+    if not MODELS.get(model).embedded or key not in (("*", model, name), ("*", EMBEDDED, name)):
+        return False
+    return name == TARGETS or set(_raw(model, method, name)) == {_own(model, name)}
+
+
+def _own(model: str, name: str) -> Any:
+    """Return what a model begins with where no row says otherwise, as the config has it."""
+    return MODELS.get(model).defaults.get(name, FIELDS[name].default)
+
+
+def own(model: str, name: str) -> Any:
+    """Return the effective value that a model begins with where no row says otherwise."""
+    spec = MODELS.get(model)
+    return spec.lora_targets if name == TARGETS else _effective(spec, None, name, _own(model, name))
+
+
+def usual(family: str) -> dict[str, str]:
+    """Return the settings that the embedded model of a family has for every row, and why."""
+    model = reference(family)[1]
+    found = {line.field for method in named(family) for line in lines(method, family) if model in line.usual}
+    return {name: reason("*", model, name) for name in (TARGETS, *FIELDS) if name in found}
+
+
+def named(family: str) -> list[Method]:
+    """Return the rows that some paper defines for a family."""
+    return [method for method in METHODS if method.name != CUSTOM and family in method.home]
 
 
 def _idle(method: Method, model: str, name: str) -> bool:
@@ -174,50 +214,45 @@ def other_models(method: Method, family: str) -> list[Change]:
     return found
 
 
+def everywhere(family: str) -> list[Change]:
+    """Return what ``other_models`` finds for every row of a family about which something is published."""
+    found = [other_models(method, family) for method in named(family) if published(method.name, family)]
+    return [change for change in found[0] if all(change in changes for changes in found)]
+
+
 def changed(model: str, method: Method) -> tuple[str, ...]:
     """Return the settings in which a model's presets differ from its own defaults under the row's."""
     spec = MODELS.get(model)
     base = {name: known.default for name, known in FIELDS.items()} | dict(spec.defaults)
     base |= method.defaults
     found = []
-    for reward in _rewards(method, spec):
+    for reward in _REWARDS[spec.embedded]:
         config = default_config(model, method.name, reward)
         found += [name for name in FIELDS if name in base and getattr(config, name) != base[name]]
     named = ("model", "estimator", "reward", *_BY_REWARD)
     return tuple(name for name in dict.fromkeys(found) if name not in named)
 
 
-def _rewards(method: Method, spec: ModelSpec) -> tuple[str, str]:
-    """Return a reward like most and one like GenEval; rows that read gradients have only the former."""
-    if method.order == "first":
-        return ("tiny_clip",) * 2 if spec.embedded else ("pick_score",) * 2
-    return _REWARDS[spec.embedded]
-
-
-def values(model: str, method: Method, name: str) -> Pair:
-    """Return a setting's effective values: for most rewards, and for those like GenEval."""
+def values(model: str, method: Method, name: str) -> Values:
+    """Return a setting's effective values, one per kind of reward."""
     spec = MODELS.get(model)
-    first, second = (_effective(spec, method, name, value) for value in _raw(model, method, name))
-    return first, second
+    return tuple(_effective(spec, method, name, value) for value in _raw(model, method, name))
 
 
-def _raw(model: str, method: Method, name: str) -> Pair:
+def _raw(model: str, method: Method, name: str) -> Values:
     """Return a setting as the config has it, which may be ``auto`` or empty."""
-    first, second = (
-        getattr(default_config(model, method.name, reward), name)
-        for reward in _rewards(method, MODELS.get(model))
-    )
-    return first, second
+    rewards = _REWARDS[MODELS.get(model).embedded]
+    return tuple(getattr(default_config(model, method.name, reward), name) for reward in rewards)
 
 
-def _effective(spec: ModelSpec, method: Method, name: str, value: Any) -> Any:
+def _effective(spec: ModelSpec, method: Method | None, name: str, value: Any) -> Any:
     if name == "guidance_scale" and value is None:
         return float(_call(spec).get(name, 1.0))
     if name == "resolution" and value == 0:
         return spec.call.get("height", spec.sizes[0])
     if name == "kernel" and value == "auto":
         return AUTO_KERNELS[spec.family]
-    if name == "kl_scale" and value == "auto":
+    if name == "kl_scale" and value == "auto" and method:
         return method.kl_scale
     return value
 
@@ -233,7 +268,12 @@ def _embedded_call(location: str) -> dict[str, Any]:
 
 def reason(method: str, model: str, name: str) -> str:
     """Return why a setting differs, by the most specific entry of ``deviations.REASONS``; "" without one."""
-    return next((REASONS[key] for key in keys(method, model, name) if key in REASONS), "")
+    key = _key(method, model, name)
+    return REASONS[key] if key else ""
+
+
+def _key(method: str, model: str, name: str) -> tuple[str, str, str] | None:
+    return next((key for key in keys(method, model, name) if key in REASONS), None)
 
 
 def keys(method: str, model: str, name: str) -> Iterator[tuple[str, str, str]]:

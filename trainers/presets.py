@@ -2,8 +2,8 @@
 ones.
 
 Later layers win: field defaults, the model's, the method's, those of the method for rewards that check what a
-caption asks for, the pair's, then a person's. docs/DEFAULTS.md holds them against what was published, with
-the reason of every difference.
+caption asks for or else read a text, the pair's, those for statistics of pixels, then a person's.
+docs/DEFAULTS.md holds them against what was published, with the reason of every difference.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 
 
 # Statistics of pixels rise so easily that the published pull lets them ruin the picture. Only the strength
-# of a row's own KL is changed, and only where that was measured (docs/LOG.md, 2026-11-30).
+# of the row's own KL is changed, on the one row where that was measured: for colorfulness it holds what was
+# not optimised, for sharpness nearly, for brightness and JPEG sizes not wholly (docs/LOG.md, 2026-11-30).
 PIXEL_REWARDS = frozenset(
     ("brightness", "contrast", "sharpness", "colorfulness", "jpeg_compressibility", "jpeg_incompressibility")
 )

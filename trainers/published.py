@@ -13,6 +13,11 @@ from typing import Any
 
 from trainers.method import frozen
 
+# Kinds of rewards that begin with settings of their own: those of taste and all others, those like GenEval
+# (``RewardSpec.compositional``), written text, and statistics of pixels (``presets.PIXEL_REWARDS``).
+KINDS = ("taste", "GenEval", "OCR", "pixels")
+Values = tuple[Any, ...]  # a setting, one value per kind
+
 
 @dataclass(frozen=True)
 class Published:
@@ -24,6 +29,7 @@ class Published:
         source: Paper, public program and its files.
         settings: Fields of ``RunConfig`` for rewards of taste, such as PickScore or HPSv2.
         compositional: Those that differ for rewards like GenEval.
+        ocr: Those that differ for written text.
         row: Fields of ``Method``.
         targets: Names of the modules that get a LoRA; empty where none does.
         words: Field of ``RunConfig`` → what has no counterpart in our units, or more about the value.
@@ -37,16 +43,16 @@ class Published:
     compositional: Mapping[str, Any] = field(default_factory=frozen)
     row: Mapping[str, Any] = field(default_factory=frozen)
     targets: tuple[str, ...] = ()
+    ocr: Mapping[str, Any] = field(default_factory=frozen)
     words: Mapping[str, str] = field(default_factory=frozen)
     notes: tuple[str, ...] = ()
 
-    def setting(self, name: str, compositional: bool = False) -> Any:
-        """Return a published setting; None where there is no number."""
-        if compositional and name in self.compositional:
-            return self.compositional[name]
-        return self.settings.get(name)
+    def values(self, name: str) -> Values:
+        """Return a published setting, one value per kind of reward; None where there is no number."""
+        first = self.settings.get(name)
+        return first, self.compositional.get(name, first), self.ocr.get(name, first), first
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of all settings of ``RunConfig`` about which something is known."""
-        return tuple(dict.fromkeys((*self.settings, *self.compositional, *self.words)))
+        return tuple(dict.fromkeys((*self.settings, *self.compositional, *self.ocr, *self.words)))

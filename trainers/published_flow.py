@@ -104,10 +104,8 @@ PUBLISHED_FLOW: tuple[Published, ...] = (
         frozen(kl_weight=4e-2),
         frozen(**_GRPO_ROW, kl="rows"),
         ATTENTION_8,
-        words=frozen(
-            prompts_per_update="on 32 GPUs; 16 with 16 samples each on 4, 8 with 8 on one",
-            kl_weight="OCR 0.04",
-        ),
+        ocr=frozen(kl_weight=4e-2),
+        words=frozen(prompts_per_update="on 32 GPUs; 16 with 16 samples each on 4, 8 with 8 on one"),
         notes=(
             "The published KL divides by 2τ², τ² = σ²/Δ (`kl_scale` rate). The paper's first program "
             "divided by 2σ², with 1e-3 (GenEval 4e-3).",
@@ -131,15 +129,11 @@ PUBLISHED_FLOW: tuple[Published, ...] = (
             kl_scale="transition",
         ),
         frozen(kl_weight=4e-3),
-        frozen(**_GRPO_ROW, kl="rows"),
+        frozen(**_GRPO_ROW | {"drops_silent": "path"}, kl="rows"),
         ATTENTION_8,
-        words=frozen(
-            prompts_per_update="on 48 GPUs; RSM's program reproduces it with 16", kl_weight="OCR 4e-3"
-        ),
-        notes=(
-            "The weight 2.25·σ of Stable Diffusion 3.5 is σ over its mean over the trained steps.",
-            "A root is dropped there only where all its nine steps are silent; here step by step.",
-        ),
+        ocr=frozen(kl_weight=4e-3),
+        words=frozen(prompts_per_update="on 48 GPUs; RSM's program reproduces it with 16"),
+        notes=("The weight 2.25·σ of Stable Diffusion 3.5 is σ over its mean over the trained steps.",),
     ),
     Published(
         "branch_grpo",
@@ -192,7 +186,8 @@ PUBLISHED_FLOW: tuple[Published, ...] = (
         frozen(clip_range=2e-6),
         frozen(**_GRPO_ROW),
         ATTENTION_8,
-        words=frozen(prompts_per_update="on 16 GPUs", clip_range="OCR 2e-6"),
+        ocr=frozen(clip_range=2e-6),
+        words=frozen(prompts_per_update="on 16 GPUs"),
         notes=(
             "The drift that is taken out of the log-ratio is one mean over the micro-batch as the program is "
             "written; here each row's own, as in the paper.",

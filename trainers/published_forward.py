@@ -47,9 +47,9 @@ PUBLISHED_FORWARD: tuple[Published, ...] = (
         frozen(prompts_per_update=72, kl_weight=1e-3),
         frozen(**_FORWARD_ROW, average="pull"),
         ATTENTION_8,
+        ocr=frozen(prompts_per_update=72, kl_weight=3e-3),
         words=frozen(
             solver="SA-Solver of second order, with noise 0.4 between t = 0.3 and 0.9 for GenEval and OCR",
-            kl_weight="OCR 3e-3",
             forward_levels="the same for a micro-batch; the first step among them for PickScore",
         ),
         notes=("The rollout's last steps are bent to t = 0.999 first and half of the one before last.",),
@@ -82,12 +82,18 @@ PUBLISHED_FORWARD: tuple[Published, ...] = (
         ),
         row=frozen(**_FORWARD_ROW, average="rollout"),
         targets=ATTENTION_8,
+        ocr=frozen(
+            contrast_step=0.1,
+            updates_per_rollout=2,
+            old_decay_max=0.999,
+            old_decay_rate=7.5e-3,
+            old_decay_start=75,
+        ),
         words=frozen(
             prompts_per_update="on 8 GPUs",
             kl_weight="written 1e-4",
             max_grad_norm="written 1.0",
-            contrast_step="OCR and several rewards together 0.1",
-            old_decay_max="OCR 0.999 at 7.5e-3 an update from the 75th",
+            contrast_step="several rewards together 0.1",
             rollout_steps="25 for several rewards together",
         ),
         notes=(
@@ -116,6 +122,7 @@ PUBLISHED_FORWARD: tuple[Published, ...] = (
         ),
         frozen(kl_weight=1e-2),
         frozen(average="rollout", kl="none", anchor="ref"),
+        ocr=frozen(kl_weight=1e-2),
         words=frozen(
             kl_weight="1/m of the program's reward multiplier m: 1000 for PickScore, 100 for GenEval and OCR",
             guidance_scale="rollouts with an unknown scale, training without guidance",

@@ -6,7 +6,6 @@ from trainers.method import DIFFUSION, FLOW, Method, frozen
 
 _FIRST = "trainers.estimators.first_order:FirstOrder"
 _RSM = "Lee et al., Reward Score Matching, arXiv 2604.17415"
-_PCPO = "Lee and Ye, PCPO, arXiv 2509.25774"
 
 FIRST_ORDER: tuple[Method, ...] = (
     Method(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from trainers.method import FLOW, Method, frozen
 
 _FORWARD = "trainers.estimators.forward_process:ForwardProcess"
-_RSM = "Lee et al., Reward Score Matching, arXiv 2604.17415"
-_PCPO = "Lee and Ye, PCPO, arXiv 2509.25774"
 
 FORWARD_PROCESS: tuple[Method, ...] = (
     Method(
@@ -68,7 +66,13 @@ FORWARD_PROCESS: tuple[Method, ...] = (
             old_decay_max=0.5,
             forward_draws=9,
         ),
-        ocr=frozen(contrast_step=0.1),
+        ocr=frozen(
+            contrast_step=0.1,
+            updates_per_rollout=2,
+            old_decay_rate=7.5e-3,
+            old_decay_max=0.999,
+            old_decay_start=75,
+        ),
     ),
     Method(
         name="ram",

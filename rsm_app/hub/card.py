@@ -36,7 +36,7 @@ TAGS = (
 TAGS += ("reward-score-matching", "rsm-studio")
 PICTURE = re.compile(r"images/\d{2,4}-(before|after)\.png")
 _TASK = "text-to-image"
-_LOSS = "L = W1·‖ o_θ − (o_anchor + γ·G) ‖² + W2·‖ o_θ − o_old ‖² + β·λ·‖ o_θ − o_ref ‖²"
+_LOSS = "L = W1·‖ o_θ − (o_anchor + γ·G) ‖² + W2·‖ o_θ − o_old ‖² + β·κ·‖ o_θ − o_ref ‖²"
 _BASICS = (
     "seed",
     "learning_rate",

@@ -27,7 +27,7 @@ GROUP_TITLES = {
     "evaluation": "Before/after comparison",
     "machine": "Machine",
 }
-_WORDS = {"kl": "KL", "lora": "LoRA"}
+_WORDS = {"kl": "KL", "lora": "LoRA", "ema": "EMA"}
 
 
 def label(name: str) -> str:

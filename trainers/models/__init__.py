@@ -47,8 +47,8 @@ def _square(side: int, **call: Any) -> Mapping[str, Any]:
 
 def _in_four_steps(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a family's settings for a model that was distilled for four steps."""
-    branches = {"branches": settings["branches"][:3]} if "branches" in settings else {}
-    return _frozen(**dict(settings) | {"rollout_steps": 4} | branches)
+    kept = [count for count in settings.get("branches", ()) if count][:3]
+    return _frozen(**dict(settings) | {"rollout_steps": 4} | ({"branches": tuple(kept)} if kept else {}))
 
 
 # A small transformer learns twice as much per update when its feed-forward layers may move too (docs/LOG.md).
