@@ -15,8 +15,8 @@ from trainers.methods import METHODS, check_fit, fitting_methods, misfit
 from trainers.models import MODELS
 from trainers.presets import (
     PAIRS,
+    PIXEL_KL,
     PIXEL_REWARDS,
-    PIXEL_SETTINGS,
     build_config,
     changed_settings,
     default_config,
@@ -256,29 +256,50 @@ def test_later_layers_win_and_a_person_wins_over_all():
             merged = preset(model, estimator, "shapes")
             for key, value in PAIRS.get((model, estimator), {}).items():
                 assert merged[key] == value
-            for key, value in METHODS.get(estimator).defaults.items():
-                assert merged[key] == PAIRS.get((model, estimator), {}).get(key, value)
+            method, family = METHODS.get(estimator), MODELS.get(model).pairs.get(estimator, {})
+            pair = dict(family) | dict(PAIRS.get((model, estimator), {}))
+            for key, value in (dict(method.defaults) | dict(method.compositional)).items():
+                assert merged[key] == pair.get(key, value)
     config = build(learning_rate="2e-4", seed="3")
     assert (config.learning_rate, config.seed) == (2e-4, 3)
     assert changed_settings(config) == {"learning_rate": 2e-4, "seed": 3}
 
 
-def test_statistics_of_pixels_are_held_more_strongly_unless_another_reward_is_mixed_in():
+@pytest.mark.parametrize(("model", "estimator"), PIXEL_KL)
+def test_statistics_of_pixels_are_held_more_strongly_unless_another_reward_is_mixed_in(model, estimator):
     assert set(REWARDS.names()) >= PIXEL_REWARDS
     for reward in (*PIXEL_REWARDS, "brightness:1, contrast:-0.5"):
-        merged = preset("tiny-flow", "rsm_zeroth_order_flow", reward)
-        assert merged | PIXEL_SETTINGS == merged
-    plain = preset("tiny-flow", "rsm_zeroth_order_flow", "shapes")
-    assert preset("tiny-flow", "rsm_zeroth_order_flow", "brightness:1,shapes:1") == plain
-    assert plain["kl_weight"] < PIXEL_SETTINGS["kl_weight"]
+        changed = {"kl_weight": PIXEL_KL[model, estimator]}
+        assert preset(model, estimator, reward) == preset(model, estimator, "tiny_clip") | changed
+    plain = preset(model, estimator, "shapes")
+    assert preset(model, estimator, "brightness:1,shapes:1") == plain
+    assert plain["kl_weight"] < PIXEL_KL[model, estimator]
+
+
+def test_statistics_of_pixels_change_no_other_row():
+    for model in ("tiny-flow", "tiny-diffusion"):
+        for estimator in METHODS.names():
+            if (model, estimator) not in PIXEL_KL:
+                assert preset(model, estimator, "colorfulness") == preset(model, estimator, "tiny_clip")
+
+
+def test_rewards_that_check_a_caption_or_read_a_text_take_the_published_settings_for_them():
+    for name, kind in (("geneval", "compositional"), ("shapes_exact", "compositional"), ("ocr", "ocr")):
+        for method in METHODS:
+            merged, usual = (preset("sd35-medium", method.name, reward) for reward in (name, "aesthetic"))
+            own = {key: value for key, value in merged.items() if value != usual.get(key)}
+            assert own.keys() - {"prompts", "heldout_prompts"} == getattr(method, kind).keys()
+            assert merged == merged | dict(getattr(method, kind))
 
 
 def test_presets_only_name_settings():
     for table in (
-        PIXEL_SETTINGS,
         *PAIRS.values(),
         *(m.defaults for m in METHODS),
+        *(m.compositional for m in METHODS),
+        *(m.ocr for m in METHODS),
         *(m.defaults for m in MODELS),
+        *(pair for m in MODELS for pair in m.pairs.values()),
     ):
         assert set(table) <= set(FIELDS)
 

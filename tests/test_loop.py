@@ -23,6 +23,8 @@ from trainers.tally import Sums
 CLIPPED = [pair for pair in EVERY if METHODS.get(pair[1]).objective != "regression"]
 # Rows whose target is the base model plus guidance over β; a weak pull for a reward of spread 1.
 SCALED = {"reinforce_kl": 0.05, "sqdf": 0.05, "ram": 0.2}
+# Whole trajectories of a diffusion have a larger KL, which would leave next to nothing to be gained.
+WEAKER = {("diffusion", "reinforce_kl"): 0.002}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -361,7 +363,7 @@ def test_every_method_raises_an_easy_reward(family, method):
         noise_level=1.0 if family == "diffusion" else 0.7,
         learning_rate=0.02,
         clip_range=0.1,
-        kl_weight=SCALED.get(method, 0.0),
+        kl_weight=WEAKER.get((family, method), SCALED.get(method, 0.0)),
         reward_scale=20.0 if family == "diffusion" else 1.0,
         forward_draws=1,
     )

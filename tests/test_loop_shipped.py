@@ -87,5 +87,5 @@ def test_every_row_updates_a_shipped_model(shipped, family, method):
     before = trainer.policy.state()
     records = trainer.advance()
     assert len(records) == trainer.config.updates_per_rollout
-    assert all(record.grad_norm > 0 for record in records)
+    assert records[0].grad_norm > 0, "a later one may find every branch beyond its trust region"
     assert not equal(before, trainer.policy.state())

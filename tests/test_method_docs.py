@@ -3,8 +3,7 @@
 import re
 
 from trainers.cli import main
-from trainers.custom import CUSTOM
-from trainers.lab.gaps import reasons
+from trainers.lab.ablations import causes
 from trainers.method_docs import methods_page
 from trainers.methods import METHODS
 from trainers.run_folder import append_line
@@ -50,12 +49,24 @@ def test_the_laboratory_shows_what_training_takes_away_and_what_the_row_leaves(t
     assert "In the laboratory" not in methods_page(tmp_path / "none.jsonl", tmp_path / "none.jsonl")
 
 
-def test_every_row_has_a_reason_for_what_it_leaves():
-    found = {method.name: reasons(method) for method in METHODS if method.name != CUSTOM}
-    assert all(found.values())
-    assert any("fades its guidance by (1 − t)²" in reason for reason in found["vgg_flow"])
-    assert any("denoising error" in reason for reason in found["awm"])
-    assert found["grpo"] == found["reinforce_kl"]
+def test_explanations_stand_with_what_is_left_without_their_cause(tmp_path):
+    path = tmp_path / "laboratory.jsonl"
+    rows = [trained("vgg_flow", 300, 0.98), trained("vgg_flow", 3000, 0.9)]
+    rows += [
+        trained("vgg_flow", 3000, share, without=text) for text, share in (("fades", 0.4), ("reads", 0.7))
+    ]
+    for row in rows:
+        append_line(path, row)
+    (line,) = re.findall(r"^\| `vgg_flow` .*$", methods_page(tmp_path / "none.jsonl", path), re.MULTILINE)
+    assert line.endswith("| fades: 0.40; reads: 0.70 |")
+    assert "| 3,000 | 0.90 |" in line
+
+
+def test_rows_that_could_be_biased_have_causes_to_take_away():
+    found = {method.name: [cause.text for cause in causes(method)] for method in METHODS}
+    assert "fades its guidance by (1 − t)²" in found["vgg_flow"]
+    assert any("denoising error" in text for text in found["awm"])
+    assert found["grpo"] == found["reinforce_kl"] == []
 
 
 def test_extensions_say_so():

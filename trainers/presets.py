@@ -31,7 +31,7 @@ _QUICK: Mapping[str, Any] = {"probe_every": 10}
 PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tiny-flow", "rsm_zeroth_order_flow"): {"branches": (0, 16)},
     ("tiny-flow", "grpo_guard"): {"clip_range": 1e-3},
-    ("tiny-flow", "tempflow_grpo"): {"branches": (6,) * 5, "prompts_per_update": 12},
+    ("tiny-flow", "tempflow_grpo"): {"branches": (6,) * 5, "prompts_per_update": 12, **_QUICK},
     ("tiny-flow", "branch_grpo"): {"branches": (4, 4), "prompts_per_update": 12},
     ("tiny-flow", "rsm_first_order_flow"): {
         "prompts_per_update": 32,

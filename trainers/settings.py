@@ -58,7 +58,11 @@ class SubjectSettings:
         high=7 * 86400.0,
     )
     max_updates: int = setting(
-        0, "Stop after this many updates; 0 trains until the budget ends.", group="what", low=0, high=10**7
+        0,
+        "Stop after the rollout that reaches this many updates; 0 trains until the budget ends.",
+        group="what",
+        low=0,
+        high=10**7,
     )
     resolution: int = setting(
         0, "Side of the square pictures in pixels; 0 is the model's own.", group="what", low=0, high=4096
