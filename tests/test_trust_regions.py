@@ -44,7 +44,8 @@ def rewards():
 def small(family, method):
     """The default settings, with as few pictures as still compare with each other."""
     config = default_config(SHIPPED[family], method, REWARDS[METHODS.get(method).order])
-    sizes = {"prompts_per_update": 2, "group_size": min(4, config.group_size)}
+    many = method == "grpo_guard"  # cuts off few of a rollout's branches, so there must be many
+    sizes = {"prompts_per_update": 8 if many else 2, "group_size": 8 if many else 4}
     return dataclasses.replace(config, **sizes)
 
 
