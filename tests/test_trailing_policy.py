@@ -233,3 +233,14 @@ def test_a_stored_average_goes_to_the_device_of_the_policy():
     trainer.policy.model.device = torch.device("meta")
     trainer.policy.load_trailing(saved.trailing)
     assert {tensor.device.type for tensor in trailing(trainer)} == {"meta"}
+
+
+def test_a_run_that_ends_before_the_average_moves_ships_what_it_learned():
+    trainer = toy("flow", "grpo", ema_decay=0.9, ema_every=4, learning_rate=0.05, updates_per_rollout=2)
+    follow(trainer, 1)
+    assert equal(trainer.policy.shipped_state(), trainer.policy.state())
+    saved = trainer.checkpoint()
+    follow(trainer, 1)
+    assert not equal(trainer.policy.shipped_state(), trainer.policy.state())
+    trainer.restore(saved)
+    assert equal(trainer.policy.shipped_state(), trainer.policy.state())

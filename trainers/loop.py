@@ -191,6 +191,7 @@ class Trainer:
         self.policy.load_state(checkpoint.lora)
         restore_optimiser(self.optimiser, checkpoint.optimiser)
         self.progress = checkpoint.progress
+        self._mark_shipped()
         self.policy.evaluations = checkpoint.progress.evaluations
         self.estimator.state = EstimatorState(dict(checkpoint.progress.estimator), dict(checkpoint.estimator))
         self._use_micro_batch(checkpoint.progress.micro_batch or self.config.micro_batch)
@@ -246,6 +247,11 @@ class Trainer:
         done = self.progress.updates
         if SHIPPED in self._averages and done % self.config.ema_every == 0:
             self.policy.follow(min((1 + done) / (10 + done), self.config.ema_decay), SHIPPED)
+        self._mark_shipped()
+
+    def _mark_shipped(self) -> None:
+        moved = self.progress.updates >= self.config.ema_every
+        self.policy.ships_average = SHIPPED in self._averages and moved
 
     def _follow_rollout(self) -> None:
         """Let the old policy, or the one that holds, follow the trained one after a rollout's updates."""

@@ -50,11 +50,14 @@ class Policy:
         train_unconditional: Whether the unconditional half of classifier-free guidance carries gradient.
         evaluations: Network evaluations so far, in rows (guidance counts twice).
         sampled: Those of them that the merged copy made.
+        ships_average: Whether the average that is evaluated and saved has taken up anything yet; before, the
+            trained weights themselves are, so that a short run is not the base model.
         before_batch: Called before every pass through the network; may raise to end the work there.
     """
 
     before_batch: Callable[[], None] = staticmethod(_go_on)
     train_unconditional = True
+    ships_average = False
 
     def __init__(
         self,
@@ -199,8 +202,8 @@ class Policy:
             self._merge()
 
     def shipped_state(self) -> dict[str, Tensor]:
-        """Return the tensors that are evaluated and saved, by name: of their average, where there is one."""
-        with self._as(SHIPPED):
+        """Return the tensors that are evaluated and saved, by name: of their average, once that has moved."""
+        with self._as(SHIPPED) if self.ships_average else contextlib.nullcontext():
             return self.state()
 
     @contextlib.contextmanager
@@ -209,10 +212,11 @@ class Policy:
         if not self._averages:
             yield
             return
+        shown = SHIPPED if self.ships_average else ""
         if self._merged is self.network:
-            self._sampled = SHIPPED
+            self._sampled = shown
         else:
-            with torch.no_grad(), self._as(SHIPPED):
+            with torch.no_grad(), self._as(shown):
                 self._merge()
         try:
             yield
