@@ -110,11 +110,13 @@ class Comparing:
 
 
 class _History:
-    """The latest rewards of every prompt, in tensors that checkpoints keep."""
+    """The latest rewards of every prompt, in tensors that checkpoints keep; copies, so that these stay."""
 
     def __init__(self, state: EstimatorState, prompts: int, size: int):
-        self._rewards = state.tensors.setdefault("history_rewards", torch.zeros(prompts, size))
-        self._counts = state.tensors.setdefault("history_counts", torch.zeros(prompts, dtype=torch.long))
+        known, none = state.tensors, torch.zeros(prompts, size)
+        self._rewards = known.get("history_rewards", none).clone()
+        self._counts = known.get("history_counts", torch.zeros(prompts, dtype=torch.long)).clone()
+        known |= {"history_rewards": self._rewards, "history_counts": self._counts}
 
     def append(self, prompts: Tensor, rewards: Tensor) -> None:
         for prompt, reward in zip(prompts.tolist(), rewards.cpu(), strict=True):
