@@ -16,8 +16,8 @@ Every row trained on the Gaussian mixture whose tilted law is known exactly (`py
 what a perfect model has through the same sampler and as many samples. What many more evaluations still leave
 is the bias of the method; the rest was training. The last column takes one property of the row away at a time
 and trains it again, at the larger number of evaluations: a property explains the bias as far as less is left
-without it. The records are docs/laboratory.jsonl, written by `python -m trainers lab --estimator NAMES --out
-FILE` and `python -m trainers lab --ablations --out FILE`.
+without it (empty where that was not tried yet). The records are docs/laboratory.jsonl, written by `python -m
+trainers lab --estimator NAMES --out FILE` and `python -m trainers lab --ablations --out FILE`.
 """
 _OTHER = """Settings of their own, beside the laboratory's:
 
