@@ -20,7 +20,7 @@ from trainers.core.weights import (
     zeroth_order_weights,
 )
 from trainers.method import Method
-from trainers.steps import kernels_of, means_of, stochastic_steps
+from trainers.steps import kernels_of, means_of, stochastic_steps, stratified_steps
 
 
 def influence(method: Method, config: RunConfig, schedule: Schedule) -> list[float]:
@@ -41,9 +41,11 @@ def trained_steps(method: Method, config: RunConfig, schedule: Schedule) -> list
     """Return the steps a row can train on with these settings."""
     if method.branching == "per_step":
         return [step for step, count in enumerate(config.branches) if count]
-    if method.branching not in ("trajectory", "tree"):
-        return list(range(schedule.steps))
-    return list(range(stochastic_steps(method, config, schedule)))
+    if method.branching in ("trajectory", "tree"):
+        return list(range(stochastic_steps(method, config, schedule)))
+    if is_forward(method.weight) and config.forward_levels == "stratified":
+        return list(range(*stratified_steps(schedule.steps)))
+    return list(range(schedule.steps))
 
 
 def _pull(

@@ -32,9 +32,10 @@ class Method(Spec):
             compared when branches do not form a group.
         std_epsilon: What is added to a group's standard deviation.
         unbiased_std: Whether that divides by one less than the group's size.
-        drops_silent: Which branches leave the mean over rows: ``none``, each ``branch`` of a group without a
-            difference, or the branches of a ``path`` (those of one number that left one root) when none of
-            them has an advantage; a path is then also trained in one update (TempFlow).
+        drops_silent: Which branches leave the mean over rows: ``none``, each ``branch`` whose advantage is
+            exactly 0 (all those of a group without a difference), or the branches of a ``path`` (those of one
+            number that left one root) when none of them has an advantage; a path is then also trained in one
+            update (TempFlow).
         last_step: Whether the last step of a stochastic trajectory is trained, if it injects noise.
         steps: Which steps of a trajectory are trained: ``shared`` (one random choice for all), ``uniform``
             (one for each trajectory) or ``stratified`` (for each the last, and one of every stratum).

@@ -33,3 +33,11 @@ def stochastic_steps(method: Method, config: RunConfig, schedule: Schedule) -> i
     last = schedule.steps - 1
     noisy = kernels_of(schedule, config)[last].std > 0
     return last + (noisy and method.last_step and config.last_step != "skip")
+
+
+def stratified_steps(steps: int) -> tuple[int, int]:
+    """Return (first, end) of the steps whose levels AWM draws: not the first one, nor the last tenth.
+
+    Source: the authors' program of AWM (arXiv 2509.25050), ``discrete_wo_init`` times.
+    """
+    return 1, max(2, int(0.9 * steps))

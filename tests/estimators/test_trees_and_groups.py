@@ -148,6 +148,9 @@ def test_the_rollout_s_deviation_is_that_of_all_branched_steps_together():
 # -- a prompt's own history ----------------------------------------------------------------------------
 
 
+TILT = 0.3
+
+
 def ddpo(seen, now, size, kind="group"):
     """DDPO's statistics, prompt by prompt: its latest rewards once there are 16, else the whole rollout's.
 
@@ -161,16 +164,19 @@ def ddpo(seen, now, size, kind="group"):
         known = everything
         if len(seen[prompt]) >= 16:
             known = torch.tensor(seen[prompt], dtype=torch.float64)
-        found[prompt] = rewards - known.mean()
-        if kind != "mean":
-            found[prompt] = found[prompt] / (known.std(correction=0) + 1e-6)
+        found[prompt] = {
+            "group": (rewards - known.mean()) / (known.std(correction=0) + 1e-6),
+            "mean": rewards - known.mean(),
+            "raw": rewards,
+            "tilted": (rewards / TILT).exp() / (known / TILT).exp().mean() - 1.0,
+        }[kind]
     return found
 
 
 @pytest.mark.parametrize("size", [16, 20, 32])
-@pytest.mark.parametrize("kind", ["group", "mean"])
+@pytest.mark.parametrize("kind", ["group", "mean", "raw", "tilted"])
 def test_a_prompt_that_was_seen_often_is_compared_with_its_own_latest_rewards(size, kind):
-    config = RunConfig(group_size=6, history_size=size, advantage=kind, advantage_clamp=100.0)
+    config = RunConfig(group_size=6, history_size=size, advantage=kind, advantage_clamp=100.0, tilt=TILT)
     made = ZerothOrder(METHODS.get("ppo"), config)
     seen, own = {}, 0
     for number, prompts in enumerate([(0, 1), (0, 1), (0, 1), (0, 2), (0, 1), (0, 1)]):

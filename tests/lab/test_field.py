@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainers.errors import InputError
-from trainers.influence import trained_steps
+from trainers.influence import influence, trained_steps
 from trainers.lab import choices, estimate, field, pulls
 from trainers.lab.choices import Choice, branches_of, check_methods, methods_of, read_choice
 from trainers.methods import METHODS
@@ -232,6 +232,18 @@ def test_steps_trained_are_those_of_the_engine():
     schedule = pulls.reference_schedule("flow", choices.STEPS)
     assert pull.trained == len(trained_steps(METHODS.get("grpo"), config, schedule))
     assert pull.shares[-1] == 0.0
+
+
+@pytest.mark.parametrize("levels, trained", [("stratified", list(range(1, 12))), ("uniform", list(range(14)))])
+def test_a_forward_row_has_no_influence_at_levels_that_it_never_draws(levels, trained):
+    """AWM at T = 14 draws neither pure noise nor the last two levels (its program's times)."""
+    awm = METHODS.get("awm")
+    config = pulls.RunConfig(rollout_steps=14, forward_levels=levels)
+    schedule = pulls.reference_schedule("flow", 14)
+    shares = influence(awm, config, schedule)
+    assert trained_steps(awm, config, schedule) == trained
+    assert [step for step, share in enumerate(shares) if share > 0.0] == trained
+    assert sum(shares) == pytest.approx(1.0)
 
 
 def test_methods_are_checked_against_the_family():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -100,13 +102,17 @@ class Comparing:
         return values
 
     def _relative(self, rewards: Tensor, seen: Tensor) -> Tensor:
-        """Return the advantages (M,) of rewards by the statistics of others (S,)."""
-        config = self._config
-        centered = rewards - seen.mean()
-        if config.advantage in ("group", "bounded"):
-            centered = centered / (self.spread(seen) + self._method.std_epsilon)
-        clamped = centered.clamp(-config.advantage_clamp, config.advantage_clamp)
-        return clamped / config.advantage_clamp if config.advantage == "bounded" else clamped
+        """Return the advantages (M,) of rewards by the statistics of others (S,), as ``advantages`` has them."""
+        config, kind = self._config, self._config.advantage
+        if kind == "tilted":
+            mean = (seen / config.tilt).logsumexp(0) - math.log(len(seen))
+            relative = torch.expm1(rewards / config.tilt - mean)
+        else:
+            relative = rewards if kind == "raw" else rewards - seen.mean()
+        if kind in ("group", "bounded"):
+            relative = relative / (self.spread(seen) + self._method.std_epsilon)
+        clamped = relative.clamp(-config.advantage_clamp, config.advantage_clamp)
+        return clamped / config.advantage_clamp if kind == "bounded" else clamped
 
 
 class _History:

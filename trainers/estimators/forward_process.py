@@ -25,6 +25,7 @@ from trainers.estimators.scoring import score
 from trainers.estimators.start import initial_latents, sample_numbers, start_rows, strata
 from trainers.method import Method
 from trainers.samplers.rollout import finished
+from trainers.steps import stratified_steps
 
 
 class ForwardProcess(Estimator):
@@ -81,8 +82,8 @@ class ForwardProcess(Estimator):
     def _drawn_steps(self, task: Task, count: int) -> Tensor:
         """Return (S, D) the steps at which each sample is noised again.
 
-        ``uniform``: different ones of the rollout's; ``stratified``: one of each of D equal parts of the
-        schedule without the first step and the last tenth (AWM); ``noise``: independent ones, as often as
+        ``uniform``: different ones of the rollout's; ``stratified``: one of each of D equal parts of
+        ``stratified_steps`` (AWM); ``noise``: independent ones, as often as
         they are noisy (RAM).
         """
         steps, generator = task.schedule.steps, task.generators["steps"]
@@ -91,7 +92,7 @@ class ForwardProcess(Estimator):
             weights = task.schedule.noise[:-1].expand(count, steps)
             return torch.multinomial(weights, self.config.forward_draws, True, generator=generator)
         if self.config.forward_levels == "stratified":
-            first, last = 1, max(2, int(0.9 * steps))
+            first, last = stratified_steps(steps)
             return strata(count, first, last, min(draws, last - first), generator)
         return torch.rand((count, steps), generator=generator).argsort(1)[:, :draws]
 
