@@ -234,7 +234,7 @@ def test_steps_trained_are_those_of_the_engine():
     assert pull.shares[-1] == 0.0
 
 
-@pytest.mark.parametrize("levels, trained", [("stratified", list(range(1, 12))), ("uniform", list(range(14)))])
+@pytest.mark.parametrize(("levels", "trained"), [("stratified", [*range(1, 12)]), ("uniform", [*range(14)])])
 def test_a_forward_row_has_no_influence_at_levels_that_it_never_draws(levels, trained):
     """AWM at T = 14 draws neither pure noise nor the last two levels (its program's times)."""
     awm = METHODS.get("awm")

@@ -102,7 +102,7 @@ class Comparing:
         return values
 
     def _relative(self, rewards: Tensor, seen: Tensor) -> Tensor:
-        """Return the advantages (M,) of rewards by the statistics of others (S,), as ``advantages`` has them."""
+        """Return the advantages (M,) of rewards by the statistics of others (S,); forms as in ``advantages``."""
         config, kind = self._config, self._config.advantage
         if kind == "tilted":
             mean = (seen / config.tilt).logsumexp(0) - math.log(len(seen))
