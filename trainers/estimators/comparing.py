@@ -102,7 +102,7 @@ class Comparing:
         return values
 
     def _relative(self, rewards: Tensor, seen: Tensor) -> Tensor:
-        """Return the advantages (M,) of rewards by the statistics of others (S,); forms as in ``advantages``."""
+        """Return the advantages (M,) of rewards by those of others (S,); the forms are ``advantages``'s."""
         config, kind = self._config, self._config.advantage
         if kind == "tilted":
             mean = (seen / config.tilt).logsumexp(0) - math.log(len(seen))
