@@ -17,13 +17,15 @@ from torch import Tensor
 
 from trainers.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
 from trainers.config import RunConfig
+from trainers.core.schedule import Schedule
 from trainers.custom import method_of
 from trainers.errors import FaultError
 from trainers.estimators.contract import EstimatorState, Rollout, StepRows, Task
 from trainers.loss_scale import LossScale
 from trainers.machine import differentiable_attention, peak_memory_mb
 from trainers.method import Method
-from trainers.models.base import PipelineModel
+from trainers.micro_batches import MicroBatch, pack
+from trainers.models.base import Conditions, PipelineModel
 from trainers.objective import Objective
 from trainers.phases import phase
 from trainers.policy import PULL, ROLLOUT, SHIPPED, Policy
@@ -261,29 +263,17 @@ class Trainer:
             if purpose != SHIPPED:
                 self.policy.follow(min(grown, config.old_decay_max), purpose)
 
-    def _chunks(self, part: list[StepRows]) -> list[StepRows]:
-        """Return an update's rows in micro-batches."""
-        size = self.micro_batch
-        return [
-            rows.select(slice(start, start + size))
-            for rows in part
-            for start in range(0, len(rows.latents), size)
-        ]
-
     def _old_outputs(self, task: Task, part: list[StepRows]) -> list[Tensor]:
         """Return o_old in the same micro-batches as the update, so that an unmoved policy has Δo = 0."""
         with torch.no_grad(), differentiable_attention(self.policy.device):
-            return [
-                self.policy.old_output(
-                    rows.latents, self.schedule, rows.step, task.conditions.select(rows.prompt_index)
-                )
-                for rows in self._chunks(part)
-            ]
+            return [self.policy.old_output(*self._where(task, batch)) for batch in self._packed(part)]
 
-    def _output(self, task: Task, rows: StepRows) -> Tensor:
-        return self.policy.output(
-            rows.latents, self.schedule, rows.step, task.conditions.select(rows.prompt_index)
-        )
+    def _packed(self, part: list[StepRows]) -> list[MicroBatch]:
+        return pack(part, self.micro_batch)
+
+    def _where(self, task: Task, batch: MicroBatch) -> tuple[Tensor, Schedule, int | Tensor, Conditions]:
+        """Return what the networks are asked about a micro-batch."""
+        return batch.latents, self.schedule, batch.step, task.conditions.select(batch.prompt_index)
 
     def _update(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> tuple[Sums, float]:
         self._loss_scale.begin()
@@ -299,25 +289,50 @@ class Trainer:
     def _gradients(self, task: Task, part: list[StepRows], old: list[Tensor] | None) -> Sums:
         self.optimiser.zero_grad(set_to_none=True)
         tally = Tally()
-        for number, rows in enumerate(self._chunks(part)):
-            output = self._output(task, rows)
+        for number, batch in enumerate(self._packed(part)):
+            output = self.policy.output(*self._where(task, batch))
             previous = output.detach() if old is None else old[number]
-            reference, average = None, None
-            conditions = task.conditions.select(rows.prompt_index)
-            where = rows.latents, self.schedule, rows.step, conditions
-            if self.objective.held_to == "average" and not rows.anchor_only:
-                average = self.policy.old_output(*where, PULL)
-            if self.objective.needs_reference or number == self.ranks.rank == 0:
-                reference = self.policy.reference(*where)
-            result = self.objective(rows, output, previous, reference, average)
-            loss = result.loss.sum()
+            references = self._references(task, batch, told=self.ranks.rank == number == 0)
+            loss = self._losses(batch, output, previous, references, self._average(task, batch), tally)
             with phase("training_backward"):
                 self._loss_scale.backward(loss, output)
-            self.rows_trained += len(rows.latents)
-            tally.add(rows, loss, result, reference is not None)
+            self.rows_trained += len(output)
         sums = tally.sums(self.ranks)
         self.ranks.sum_gradients(self.policy.parameters())
         return sums
+
+    def _references(self, task: Task, batch: MicroBatch, told: bool) -> list[Tensor | None]:
+        """Return o_ref of each step's rows where the loss needs it; else of the first ones, if it is told."""
+        if self.objective.needs_reference:
+            return batch.split(self.policy.reference(*self._where(task, batch)))
+        nothing = batch.split(None)
+        if not told:
+            return nothing
+        return [self.policy.reference(*self._where(task, batch.beginning)), *nothing[1:]]
+
+    def _average(self, task: Task, batch: MicroBatch) -> Tensor | None:
+        """Return the output of the average that holds the policy, if there is one."""
+        if self.objective.held_to != "average" or batch.anchor_only:
+            return None
+        return self.policy.old_output(*self._where(task, batch), PULL)
+
+    def _losses(
+        self,
+        batch: MicroBatch,
+        output: Tensor,
+        old: Tensor,
+        references: list[Tensor | None],
+        average: Tensor | None,
+        tally: Tally,
+    ) -> Tensor:
+        """Return the weighted loss of a micro-batch (scalar), and tell the tally what each step said."""
+        losses = []
+        outputs, olds, averages = (batch.split(values) for values in (output, old, average))
+        for rows, *found in zip(batch.parts, outputs, olds, references, averages, strict=True):
+            result = self.objective(rows, *found)
+            losses.append(result.loss.sum())
+            tally.add(rows, losses[-1], result, found[2] is not None)
+        return torch.stack(losses).sum()
 
     def _step(self, sums: Sums, norm: float) -> None:
         told = {"loss": sums.loss, "gradient norm": norm, "mean ratio": sums.mean_ratio, "KL": sums.mean_kl}

@@ -32,6 +32,7 @@ from trainers.phases import phase
 
 ADAPTER = "default"
 ROLLOUT, PULL, SHIPPED = "rollout", "pull", "shipped"
+Steps = int | Tensor  # one step for all rows, or (B,) the step of each
 COMPILED_PER_KIND = 16  # with and without gradient, adapter and guidance, for one and for any number of rows
 
 
@@ -189,7 +190,12 @@ class Policy:
 
     @torch.no_grad()
     def old_output(
-        self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions, purpose: str = ROLLOUT
+        self,
+        latents: Tensor,
+        schedule: Schedule,
+        step: int | Tensor,
+        rows: Conditions,
+        purpose: str = ROLLOUT,
     ) -> Tensor:
         """Return an average's output (B, C, H, W) float32, computed like ``output``."""
         with self._as(purpose):
@@ -234,24 +240,24 @@ class Policy:
                 weight = in_full_precision(base[name].weight) + layer.get_delta_weight(ADAPTER)
                 merged[name].weight.copy_(weight)
 
-    def output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+    def output(self, latents: Tensor, schedule: Schedule, step: Steps, rows: Conditions) -> Tensor:
         """Return o_θ (B, C, H, W) float32, with gradient to the LoRA."""
         self._count(latents)
         return self._guided(self.network, latents, schedule, step, rows)
 
     @torch.no_grad()
-    def reference(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+    def reference(self, latents: Tensor, schedule: Schedule, step: Steps, rows: Conditions) -> Tensor:
         """Return o_ref (B, C, H, W) float32 of the base model, adapter off."""
         return self.base_output(latents, schedule, step, rows)
 
-    def base_output(self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions) -> Tensor:
+    def base_output(self, latents: Tensor, schedule: Schedule, step: Steps, rows: Conditions) -> Tensor:
         """Return o_ref (B, C, H, W) float32, with gradient to the latents where these want one."""
         self._count(latents)
         with self._adapter_off():
             return self._guided(self.network, latents, schedule, step, rows)
 
     def sample_output(
-        self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions | Chosen
+        self, latents: Tensor, schedule: Schedule, step: Steps, rows: Conditions | Chosen
     ) -> Tensor:
         """Return the rollout policy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
 
@@ -272,7 +278,7 @@ class Policy:
 
     def _guided(self, network, latents, schedule, step, rows) -> Tensor:
         self.before_batch()
-        timestep = float(schedule.timesteps[step])
+        timestep = _timestep(schedule, step)
         rows = rows.to(network.dtype)
         scale = self.guidance_scale
         if scale <= 1.0:
@@ -283,7 +289,8 @@ class Policy:
         if not self.train_unconditional and training and not latents.requires_grad:
             return self._guided_by_constant(network, latents, timestep, rows)
         with phase(self._activity(network)):
-            both = in_full_precision(self.model.predict(network, doubled, timestep, rows))
+            twice = timestep if isinstance(timestep, float) else timestep.repeat(2)
+            both = in_full_precision(self.model.predict(network, doubled, twice, rows))
         empty, prompted = both.chunk(2)
         return empty + scale * (prompted - empty)
 
@@ -310,6 +317,11 @@ class Policy:
             yield
         finally:
             self.network.enable_adapters()
+
+
+def _timestep(schedule: Schedule, step: Steps) -> float | Tensor:
+    """Return what the network is given at a step, or (B,) at the step of each row."""
+    return schedule.timesteps[step] if isinstance(step, Tensor) else float(schedule.timesteps[step])
 
 
 def _save_memory(network: nn.Module) -> None:

@@ -5,6 +5,7 @@ step takes milliseconds. Its output is the exact one of latents that are N(0, 1)
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,6 +16,7 @@ from torch import nn
 from tests.core.toys import CUMULATIVE, SHAPE, randn, schedule_of
 from trainers.estimators.contract import Task
 from trainers.models.base import Conditions
+from trainers.models.levels import level_by_level
 from trainers.models.memory import EVERYTHING
 from trainers.rewards.contract import Reward
 
@@ -92,6 +94,8 @@ class ToyModel:
         return Conditions(embeds, None, torch.zeros(1, 3, 4).to(self.network.dtype), None)
 
     def predict(self, network, latents, timestep, rows):
+        if isinstance(timestep, torch.Tensor):
+            return level_by_level(partial(self.predict, network), latents, timestep, rows)
         latents = latents.to(network.dtype)
         return self.exact(timestep) * latents + 0.5 * network(latents, timestep, rows.embeds)
 

@@ -182,6 +182,19 @@ def test_after_an_update_rollouts_come_from_the_policy_that_is_trained(checkpoin
     assert moved > 5e-3 * base.norm() and (old - new).norm() < moved
 
 
+def test_rows_of_different_steps_may_share_a_call(checkpoint, model):
+    """A network that is told each row's time answers every row as if it were asked about that step alone."""
+    policy, schedule = Policy(model, 2, 2.0, 0, torch.float32), model.schedule(4)
+    latents = torch.randn((2, *model.latent_shape), generator=torch.Generator().manual_seed(4))
+    rows = model.encode(PROMPTS).select(torch.arange(2))
+    for verb in (policy.output, policy.reference):
+        with torch.no_grad():
+            mixed = verb(latents, schedule, torch.tensor([2, 0]), rows)
+            alone = [verb(latents, schedule, step, rows)[row] for row, step in enumerate((2, 0))]
+        torch.testing.assert_close(mixed, torch.stack(alone), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(mixed[0], verb(latents, schedule, 0, rows)[0], atol=1e-3)
+
+
 def test_a_tight_preset_trains_the_same_adapter(checkpoint, model, tmp_path):
     """One shared network, recomputed activations, fewer rows at once: the same update up to rounding."""
     usual = trainer(checkpoint, model, "zeroth")

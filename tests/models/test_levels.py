@@ -11,13 +11,15 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from tests.models.tiny_pipelines import save
 from trainers.models import MODELS
-from trainers.models.base import load_model
+from trainers.models.base import Conditions, load_model
 from trainers.models.levels import (
     diffusion_levels,
     dynamic_shift,
     even_sigmas,
     flow_levels,
+    level_by_level,
     noise_from,
+    row_times,
     scheduler_problem,
 )
 
@@ -63,6 +65,33 @@ def test_the_noise_is_found_in_every_prediction(kind):
         "sample": clean,
     }[kind]
     assert torch.allclose(noise_from(scheduler, 500.0, state, predicted), noise, atol=1e-5)
+    same = noise_from(scheduler, times.double(), state, predicted)
+    assert torch.allclose(same, noise, atol=1e-5)
+    one, other = (noise_from(scheduler, time, state, predicted) for time in (500.0, 20.0))
+    mixed = noise_from(scheduler, torch.tensor([500.0, 20.0]), state, predicted)
+    assert torch.allclose(mixed, torch.stack([one[0], other[1]]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.int64, [499, 499]), (torch.float32, [499.5, 499.5])])
+def test_times_of_rows_are_whole_where_a_network_counts_them(dtype, expected):
+    latents = torch.zeros(2, 3, 4, 4)
+    for given in (499.5, torch.tensor([499.5, 499.5], dtype=torch.float64)):
+        times = row_times(given, latents, dtype)
+        assert times.dtype == dtype and times.tolist() == expected
+
+
+def test_a_model_that_takes_one_time_at_once_is_asked_level_by_level():
+    asked = []
+
+    def predict(latents, time, rows):
+        asked.append((time, len(latents)))
+        return latents * time + rows.embeds[:, :, :1, None]
+
+    rows = Conditions(torch.arange(4.0).view(4, 1, 1), None, torch.zeros(1, 1, 1), None)
+    latents = torch.arange(4.0).view(4, 1, 1, 1)
+    found = level_by_level(predict, latents, torch.tensor([5.0, 5.0, 2.0, 5.0]), rows)
+    assert asked == [(5.0, 2), (2.0, 1), (5.0, 1)]
+    assert found.flatten().tolist() == [0.0, 6.0, 6.0, 18.0]
 
 
 def test_a_dynamic_shift_is_the_pipeline_s():

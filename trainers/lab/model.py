@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from trainers.core.schedule import FLOW, Schedule
 from trainers.lab.mixture import LinearReward, Mixture, reference_diffusion, reference_flow
 from trainers.models.base import Conditions
+from trainers.models.levels import level_by_level
 from trainers.models.memory import EVERYTHING
 from trainers.policy import ROLLOUT, Policy
 from trainers.rewards.contract import Reward
@@ -78,8 +80,12 @@ class LabModel:
         """Return conditions without content: there is one law only."""
         return Conditions(torch.zeros(len(prompts), 1, 1), None, torch.zeros(1, 1, 1), None)
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return the exact output plus the network's correction, (B, 2, 1, 1)."""
+        if isinstance(timestep, Tensor):
+            return level_by_level(partial(self.predict, network), latents, timestep, rows)
         schedule, step = self._levels[timestep]
         points = latents.flatten(1)
         signal, noise = float(schedule.signal[step]), float(schedule.noise[step])

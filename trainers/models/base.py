@@ -172,8 +172,17 @@ class PipelineModel(ABC):
     # -- the network ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
-        """Return the network's output (B, C, H, W) at one timestep, without classifier-free guidance."""
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
+        """Return the network's output (B, C, H, W), without classifier-free guidance.
+
+        Args:
+            network: The network, with or without a LoRA.
+            latents: (B, C, H, W) noisy states.
+            timestep: What the network is given as the time, for all rows or (B,) for each.
+            rows: The rows' encoded prompts.
+        """
 
     @abstractmethod
     def schedule(self, steps: int) -> Schedule:

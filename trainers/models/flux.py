@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
-from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels
+from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels, row_times
 
 _TOKENS = 512  # what the pipeline reads of a prompt unless its call says otherwise
 
@@ -53,13 +53,15 @@ class FluxModel(PipelineModel):
         """Return what a pipeline call takes in place of prompts; see ``PipelineModel``."""
         return {"prompt_embeds": rows.embeds, "pooled_prompt_embeds": rows.pooled}
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return v (B, C, H, W) in the network's precision."""
         count, channels, height, width = latents.shape
         device, dtype = latents.device, network.dtype
         packed = self.pipe._pack_latents(latents.to(dtype), count, channels, height, width)
         # The pipeline rounds the time to the network's precision, and so does the policy that is trained.
-        times = torch.full((count,), timestep, device=device).to(dtype) / 1000
+        times = row_times(timestep, latents).to(dtype) / 1000
         guidance = None
         if network.config.guidance_embeds:
             guidance = torch.full((count,), self.guidance_scale, device=device)

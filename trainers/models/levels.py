@@ -8,12 +8,16 @@ rollout of the engine draws the picture that the pipeline itself draws with such
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from trainers.core.schedule import Schedule, diffusion_schedule, flow_schedule
+
+if TYPE_CHECKING:
+    from trainers.models.base import Conditions
 
 EPSILON, VELOCITY, SAMPLE = "epsilon", "v_prediction", "sample"
 
@@ -121,17 +125,58 @@ def _final_alpha(scheduler: Any) -> Tensor:
     return torch.ones(1)
 
 
-def noise_from(scheduler: Any, timestep: float, latents: Tensor, output: Tensor) -> Tensor:
-    """Return ε̂ from what the network predicts: the noise, v = √ᾱ ε − √(1−ᾱ) x0, or x0.
+def row_times(timestep: float | Tensor, latents: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return (B,) the time of each row of latents (B, …), as a whole number where the dtype has no other."""
+    if isinstance(timestep, Tensor):
+        return timestep.to(latents.device, dtype)
+    value = timestep if dtype.is_floating_point else int(timestep)
+    return torch.full((len(latents),), value, dtype=dtype, device=latents.device)
+
+
+def noise_from(scheduler: Any, timestep: float | Tensor, latents: Tensor, output: Tensor) -> Tensor:
+    """Return ε̂ (B, …) from what the network predicts: the noise, v = √ᾱ ε − √(1−ᾱ) x0, or x0.
 
     Source: Salimans and Ho, arXiv 2202.00512, appendix D.
     """
     kind = scheduler.config.get("prediction_type", EPSILON)
     if kind == EPSILON:
         return output
-    alpha = float(scheduler.alphas_cumprod[int(timestep)])
-    signal, noise = alpha**0.5, (1.0 - alpha) ** 0.5
+    signal, noise = _signal_and_noise(scheduler, timestep, output)
     latents, output = latents.float(), output.float()
     if kind == VELOCITY:
         return signal * output + noise * latents
     return (latents - signal * output) / noise
+
+
+def _signal_and_noise(
+    scheduler: Any, timestep: float | Tensor, output: Tensor
+) -> tuple[float, float] | tuple[Tensor, Tensor]:
+    """Return √ᾱ and √(1−ᾱ): of one timestep as numbers, which no device waits for, of (B,) as (B, 1, …)."""
+    if not isinstance(timestep, Tensor):
+        alpha = float(scheduler.alphas_cumprod[int(timestep)])
+        return alpha**0.5, (1.0 - alpha) ** 0.5
+    alphas = scheduler.alphas_cumprod.cpu()[timestep.long().cpu()].double()
+    alphas = alphas.view(-1, *[1] * (output.ndim - 1))
+    return alphas.sqrt().to(output.device, torch.float32), (1 - alphas).sqrt().to(
+        output.device, torch.float32
+    )
+
+
+def level_by_level(
+    predict: Callable[[Tensor, float, Conditions], Tensor], latents: Tensor, times: Tensor, rows: Conditions
+) -> Tensor:
+    """Return the outputs (B, …) of a model that takes one time at once, for rows of different times.
+
+    Args:
+        predict: From latents (M, …), a time and the rows' conditions to outputs (M, …).
+        latents: (B, …).
+        times: (B,).
+        rows: Conditions of B rows.
+    """
+    values, counts = torch.unique_consecutive(times, return_counts=True)
+    parts = torch.arange(len(latents)).split(counts.tolist())
+    outputs = [
+        predict(latents[part], float(value), rows.select(part))
+        for value, part in zip(values, parts, strict=True)
+    ]
+    return torch.cat(outputs)

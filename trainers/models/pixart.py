@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trainers.adapter_file import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
-from trainers.models.levels import diffusion_levels, noise_from
+from trainers.models.levels import diffusion_levels, noise_from, row_times
 
 _TOKENS = 300  # what the pipeline reads of a prompt unless its call says otherwise
 
@@ -65,13 +65,15 @@ class PixArtSigmaModel(PipelineModel):
             "negative_prompt_attention_mask": rows.negative_mask.expand_as(rows.mask),
         }
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return ε̂ (B, C, H, W)."""
         output = network(
             latents.to(network.dtype),
             encoder_hidden_states=rows.embeds,
             encoder_attention_mask=rows.mask,
-            timestep=torch.full((len(latents),), int(timestep), device=latents.device),
+            timestep=row_times(timestep, latents, torch.int64),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
         )[0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
-from trainers.models.levels import flow_levels
+from trainers.models.levels import flow_levels, row_times
 
 _TOKENS = 300  # what the pipeline reads of a prompt unless its call says otherwise
 
@@ -52,9 +52,11 @@ class SanaModel(PipelineModel):
             "negative_prompt_attention_mask": rows.negative_mask.expand_as(rows.mask),
         }
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return v (B, C, H, W) in the network's precision."""
-        times = torch.full((len(latents),), timestep, device=latents.device)
+        times = row_times(timestep, latents)
         return network(
             latents.to(network.dtype),
             encoder_hidden_states=rows.embeds,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
-from trainers.models.levels import diffusion_levels, noise_from
+from trainers.models.levels import diffusion_levels, noise_from, row_times
 
 
 class StableDiffusion1Model(PipelineModel):
@@ -32,9 +32,11 @@ class StableDiffusion1Model(PipelineModel):
             "negative_prompt_embeds": rows.negative_embeds.expand_as(rows.embeds),
         }
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return ε̂ (B, C, H, W)."""
-        times = torch.full((len(latents),), int(timestep), device=latents.device)
+        times = row_times(timestep, latents, torch.int64)
         output = network(latents.to(network.dtype), times, rows.embeds, return_dict=False)[0]
         return noise_from(self.pipe.scheduler, timestep, latents, output)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
-from trainers.models.levels import dynamic_shift, flow_levels
+from trainers.models.levels import dynamic_shift, flow_levels, row_times
 
 _TOKENS = 256  # what the pipeline reads of a prompt unless its call says otherwise
 
@@ -47,11 +47,13 @@ class StableDiffusion3Model(PipelineModel):
             "negative_pooled_prompt_embeds": rows.negative_pooled.expand_as(rows.pooled),
         }
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return v (B, C, H, W) in the network's precision."""
         return network(
             hidden_states=latents.to(network.dtype),
-            timestep=torch.full((len(latents),), timestep, device=latents.device),
+            timestep=row_times(timestep, latents),
             encoder_hidden_states=rows.embeds,
             pooled_projections=rows.pooled,
             return_dict=False,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.models.base import Conditions
-from trainers.models.levels import noise_from
+from trainers.models.levels import noise_from, row_times
 from trainers.models.sd1 import StableDiffusion1Model
 
 
@@ -37,9 +37,11 @@ class StableDiffusionXLModel(StableDiffusion1Model):
             "negative_pooled_prompt_embeds": rows.negative_pooled.expand_as(rows.pooled),
         }
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return ε̂ (B, C, H, W)."""
-        times = torch.full((len(latents),), int(timestep), device=latents.device)
+        times = row_times(timestep, latents, torch.int64)
         height, width = self.picture_size
         sizes = _sizes(height, width, latents.device, rows.embeds.dtype)
         output = network(

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
-from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels
+from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels, row_times
 
 _TOKENS = 512  # what the pipeline reads of a prompt unless its call says otherwise
 
@@ -79,9 +79,11 @@ class ZImageModel(PipelineModel):
             "negative_prompt_embeds": empty * len(rows.embeds),
         }
 
-    def predict(self, network: nn.Module, latents: Tensor, timestep: float, rows: Conditions) -> Tensor:
+    def predict(
+        self, network: nn.Module, latents: Tensor, timestep: float | Tensor, rows: Conditions
+    ) -> Tensor:
         """Return v (B, C, H, W) in the network's precision."""
-        times = (1000 - torch.full((len(latents),), timestep, device=latents.device)) / 1000
+        times = (1000 - row_times(timestep, latents)) / 1000
         pictures = list(latents.to(network.dtype).unsqueeze(2).unbind(0))
         output = network(pictures, times, _lists(rows.embeds, rows.mask), return_dict=False)[0]
         return -torch.stack(output).squeeze(2)
