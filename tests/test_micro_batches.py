@@ -45,7 +45,8 @@ def test_a_micro_batch_knows_each_row_s_step_and_hands_back_each_step_s_values()
     first, second = mixed.split(mixed.latents)
     assert torch.equal(first, mixed.parts[0].latents) and torch.equal(second, mixed.parts[1].latents)
     assert mixed.split(None) == [None, None]
-    assert torch.equal(mixed.beginning.latents, mixed.parts[0].latents) and mixed.beginning.step == 0
+    apart = pack([rows_of(0, 2), rows_of(3, 2)], 8, mixed=False)
+    assert [batch.step for batch in apart] == [0, 3]
 
 
 @pytest.mark.parametrize("method", ["grpo", "rsm_first_order_flow", "rsm_zeroth_order_flow", "awm"])

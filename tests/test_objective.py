@@ -274,7 +274,7 @@ def test_the_deterministic_last_ddim_step_has_no_kl(scale):
 def test_without_a_reference_the_kl_is_not_reported(method, family):
     study = Study(method, family, 2, beta=0.0)
     output, old, base = study.outputs()
-    assert not study.objective.needs_reference
+    assert not study.objective.needs_reference(anchor_only=False)
     alone = study.objective(study.rows, output, old, None)
     assert not alone.kl.any()
     with_base = study.objective(study.rows, output, old, base)
@@ -283,16 +283,16 @@ def test_without_a_reference_the_kl_is_not_reported(method, family):
 
 
 def test_which_methods_need_the_base_model():
-    needs = {
-        (method.name, weight): Objective(
-            method, RunConfig(kl_weight=weight), schedule_of(method.families[0])
-        ).needs_reference
-        for method in METHODS.specs()
-        for weight in (0.0, 0.1)
-    }
+    """For the target or for the KL, and only where that holds: on trained rows or on anchors."""
     for method in METHODS.specs():
-        assert needs[method.name, 0.0] == (method.anchor == "ref")
-        assert needs[method.name, 0.1] == (method.anchor == "ref" or method.kl != "none")
+        free, held = (
+            Objective(method, RunConfig(kl_weight=weight), schedule_of(method.families[0]))
+            for weight in (0.0, 0.1)
+        )
+        aims = method.anchor == "ref"
+        assert (free.needs_reference(False), free.needs_reference(True)) == (aims, False)
+        assert held.needs_reference(False) == (aims or method.kl in ("rows", "all"))
+        assert held.needs_reference(True) == (method.kl in ("anchors", "all"))
 
 
 @pytest.mark.parametrize("kernel", ["auto", "ddim", "pcpo", "pcpo_low"])

@@ -153,8 +153,8 @@ def test_silent_branches_leave_the_mean_as_the_row_drops_them(kind, roots):
     assert found == pytest.approx(dict.fromkeys(found, 1 / len(found)))
 
 
-def test_silent_branches_are_dropped_after_the_split_and_not_before_it():
-    """Their share of an update is as random as before, as in the published programs: none is filled up."""
+def test_silent_branches_of_one_step_are_dropped_after_the_split_and_not_before_it():
+    """RSM's program masks them in their micro-batch: an update's share of the others is random."""
     trainer = toy("flow", "rsm_zeroth_order_flow", branches=(3, 3), kl_weight=0.0)
     rows = silenced(trainer)
     for seed in range(5):
@@ -173,6 +173,43 @@ def test_silent_branches_are_dropped_after_the_split_and_not_before_it():
                 key for key in taken(rows, kept) if float(rows[key[0]].advantages[key[1], key[2]]) != 0.0
             }
             assert taken(rows, dropped).keys() == speaking
+
+
+SIXTEEN = [("grpo", {"group_size": 4}), ("tempflow_grpo", {"branches": (4, 4, 4)})]
+
+
+def splits_with_silence(method, settings, quiet):
+    """For four seeds, what each of two updates holds when the first ``quiet`` of 16 have no advantage."""
+    trainer = toy("flow", method, prompts_per_update=4, kl_weight=0.0, **settings)
+    rollout, _ = trainer._rollout()
+    rows = [replace(row, advantages=row.advantages.clone()) for row in rollout.rows]
+    for row in rows:
+        assert row.advantages.numel() == 16
+        row.advantages.view(-1)[:quiet] = 0.0
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        parts = split_updates(rows, trainer.objective.method, 2, generator, ALONE)
+        yield len(rows), [taken(rows, part) for part in parts]
+
+
+@pytest.mark.parametrize(("method", "settings"), SIXTEEN)
+@pytest.mark.parametrize("quiet", [0, 4, 8, 14])
+def test_silent_trajectories_and_paths_leave_before_the_split(method, settings, quiet):
+    """Flow-GRPO's and TempFlow's programs shuffle what is left, so that the updates are of one size."""
+    branches = 1 if method == "grpo" else 4
+    for steps, parts in splits_with_silence(method, settings, quiet):
+        one, two = ({key[1:] for key in part} for part in parts)
+        assert not one & two
+        assert one | two == {divmod(number, branches) for number in range(quiet, 16)}
+        assert len(one) == len(two) == (16 - quiet) // 2
+        for part in parts:
+            assert part == pytest.approx(dict.fromkeys(part, 1 / len(part))) and len(part) == steps * len(one)
+
+
+@pytest.mark.parametrize(("method", "settings"), SIXTEEN)
+def test_no_update_is_empty_where_fewer_speak_than_there_are_updates(method, settings):
+    for steps, parts in splits_with_silence(method, settings, 15):
+        assert sorted(map(len, parts)) == [steps, 8 * steps], "the one that speaks, and a silent half"
 
 
 @pytest.mark.parametrize("method", ["rsm_zeroth_order_flow", "grpo"])

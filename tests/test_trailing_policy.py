@@ -130,7 +130,7 @@ def average_by_hand(trainer, rollouts, decay, every):
     trainer.optimiser.step = lambda: (step(), states.append(lora(trainer)))
     follow(trainer, rollouts)
     for done, state in enumerate(states, 1):
-        if done % every == 0:
+        if (done + 1) % every == 0:
             keep = min((1 + done) / (10 + done), decay)
             expected = [keep * old + (1 - keep) * new for old, new in zip(expected, state, strict=True)]
     return expected

@@ -302,8 +302,8 @@ def command_for(config: RunConfig, out: str, changed: Mapping[str, object] | Non
     Args:
         config: The run's settings.
         out: The folder that the command makes.
-        changed: The settings to name beside model, reward and method; when None those that differ from the
-            tuned defaults.
+        changed: The settings to name beside model, reward and method; when None those that differ from
+            what the combination begins with.
     """
     words = ["python", "-m", "trainers", "train"]
     for name in ("model", "reward", "estimator"):

@@ -48,9 +48,10 @@ def fields(records: Sequence[Mapping]) -> list[list[Mapping]]:
 def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
     gains = {name: _gains(records, "by_seconds") for name, records in methods.items()}
     broken = [name for name, records in methods.items() if any(record["error"] for record in records)]
-    worse = [name for name, mine in gains.items() if mine and statistics.fmean(mine) < -2 * _error(mine)]
+    repeated = {name: mine for name, mine in gains.items() if len(mine) > 1}
+    worse = [name for name, mine in repeated.items() if statistics.fmean(mine) < -2 * _error(mine)]
     dear = [name for name, records in methods.items() if _others(records) < -0.05]
-    flat = [name for name, mine in gains.items() if mine and abs(statistics.fmean(mine)) <= 2 * _error(mine)]
+    flat = [name for name, mine in repeated.items() if abs(statistics.fmean(mine)) <= 2 * _error(mine)]
     told = []
     for names, what in (
         (broken, "broke on at least one seed"),
@@ -67,18 +68,24 @@ def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
 
 
 def _leaders(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
-    """Say which black-box rows gained most at equal evaluations: all not clearly behind the third."""
+    """Say which black-box rows gained most at equal evaluations: all not clearly behind the third.
+
+    Only rows with several seeds, whose gain is more than twice its standard error, can lead.
+    """
     reached = {
         name: _gains(records, "by_evaluations")
         for name, records in methods.items()
         if name in METHODS and METHODS.get(name).order == "zeroth"
     }
-    spread = {name: (statistics.fmean(mine), _error(mine)) for name, mine in reached.items() if mine}
-    ranked = sorted(spread, key=lambda name: -spread[name][0])
-    if len(ranked) < 4:
+    spread = {name: (statistics.fmean(mine), _error(mine)) for name, mine in reached.items() if len(mine) > 1}
+    if len(spread) < 4:
         return []
-    least, error = spread[ranked[2]]
-    ahead = [name for name in ranked if spread[name][0] + 2 * math.hypot(spread[name][1], error) >= least]
+    sure = {name: (gain, error) for name, (gain, error) in spread.items() if gain > 2 * error}
+    ranked = sorted(sure, key=lambda name: -sure[name][0])
+    if not ranked:
+        return ["At equal evaluations no black-box row gained more than twice its standard error."]
+    least, error = sure[ranked[:3][-1]]
+    ahead = [name for name in ranked if sure[name][0] + 2 * math.hypot(sure[name][1], error) >= least]
     told = ", ".join(f"`{name}` {spread[name][0]:+.4f} ± {spread[name][1]:.4f}" for name in ahead)
     return [f"At equal evaluations these black-box rows lead (within two errors of the third): {told}."]
 

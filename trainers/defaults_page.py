@@ -40,8 +40,8 @@ Every named row with the settings it begins with, beside those its authors publi
 where they do. *Published* is what the named program does, in the names and units of this project
 (`trainers/config.py`), read from public code; nothing was executed for it. **sd35-medium** and **sd15** are
 the field's reference models; no GPU was at hand, so nothing about them was measured here. **tiny-flow** and
-**tiny-diffusion** are embedded and were tuned on two cores; measurements are cited by the date and heading of
-their entry in docs/LOG.md, by the date alone where it has one entry.
+**tiny-diffusion** are embedded; their settings were measured where a reason says so. Measurements are cited
+by the date and heading of their entry in docs/LOG.md, by the date alone where it has one entry.
 
 - The first value is for rewards of taste and all that parentheses do not name. *GenEval* stands for rewards
   that check what a caption asks for, *OCR* for `ocr`, *pixels* for statistics of pixels and their mixtures.

@@ -213,6 +213,12 @@ _WHY: tuple[tuple[str, str, str, str], ...] = (
         "update a rollout and without W2.",
     ),
     ("vgg_flow residual_nabla_db sqdf", "embedded", "reward_scale gradient_quantile", "taken over"),
+    (
+        "vgg_flow",
+        "tiny-flow",
+        "reward_scale",
+        "Twice that of `rsm_first_order_flow`, as published; not measured for this row.",
+    ),
     ("rsm_first_order_flow rsm_first_order_diffusion", "embedded", "gradient_quantile", "shortened"),
     (
         "rsm_first_order_diffusion",

@@ -244,15 +244,16 @@ class Trainer:
     def _follow_update(self) -> None:
         """Let the average that is evaluated and saved take up the present weights when its turn has come.
 
-        It keeps less of itself at first, so that the beginning is forgotten. Source: Flow-GRPO's program.
+        It keeps less of itself at first, so that the beginning is forgotten. Source: Flow-GRPO's program,
+        whose first turn is one update early.
         """
         done = self.progress.updates
-        if SHIPPED in self._averages and done % self.config.ema_every == 0:
+        if SHIPPED in self._averages and (done + 1) % self.config.ema_every == 0:
             self.policy.follow(min((1 + done) / (10 + done), self.config.ema_decay), SHIPPED)
         self._mark_shipped()
 
     def _mark_shipped(self) -> None:
-        moved = self.progress.updates >= self.config.ema_every
+        moved = self.progress.updates >= max(1, self.config.ema_every - 1)
         self.policy.ships_average = SHIPPED in self._averages and moved
 
     def _follow_rollout(self) -> None:
@@ -269,7 +270,7 @@ class Trainer:
             return [self.policy.old_output(*self._where(task, batch)) for batch in self._packed(part)]
 
     def _packed(self, part: list[StepRows]) -> list[MicroBatch]:
-        return pack(part, self.micro_batch)
+        return pack(part, self.micro_batch, mixed=not self._loss_scale.active)
 
     def _where(self, task: Task, batch: MicroBatch) -> tuple[Tensor, Schedule, int | Tensor, Conditions]:
         """Return what the networks are asked about a micro-batch."""
@@ -303,12 +304,13 @@ class Trainer:
 
     def _references(self, task: Task, batch: MicroBatch, told: bool) -> list[Tensor | None]:
         """Return o_ref of each step's rows where the loss needs it; else of the first ones, if it is told."""
-        if self.objective.needs_reference:
-            return batch.split(self.policy.reference(*self._where(task, batch)))
-        nothing = batch.split(None)
-        if not told:
-            return nothing
-        return [self.policy.reference(*self._where(task, batch.beginning)), *nothing[1:]]
+        needed = [self.objective.needs_reference(rows.anchor_only) for rows in batch.parts]
+        needed[0] = needed[0] or told
+        asked = MicroBatch(tuple(rows for rows, need in zip(batch.parts, needed, strict=True) if need))
+        if not asked.parts:
+            return batch.split(None)
+        found = iter(asked.split(self.policy.reference(*self._where(task, asked))))
+        return [next(found) if need else None for need in needed]
 
     def _average(self, task: Task, batch: MicroBatch) -> Tensor | None:
         """Return the output of the average that holds the policy, if there is one."""

@@ -21,10 +21,10 @@ class LossScale:
 
     def __init__(self, parameters: Iterable[nn.Parameter], dtype: torch.dtype):
         """Watch float32 parameters whose gradients come through a network of precision ``dtype``."""
-        self._active = dtype == torch.float16
+        self.active = dtype == torch.float16
         self._scale: Tensor | None = None
         self._tried = 0
-        if self._active:
+        if self.active:
             for parameter in parameters:
                 parameter.register_hook(self._unscaled)
 
@@ -35,7 +35,7 @@ class LossScale:
     def lower(self) -> bool:
         """Take a smaller scale, because gradients were not finite; return False when there is none."""
         self._tried += 1
-        return self._active and self._tried < len(LIFTS)
+        return self.active and self._tried < len(LIFTS)
 
     def backward(self, loss: Tensor, output: Tensor) -> None:
         """Add the gradients of a loss that depends on the parameters through ``output`` only.
@@ -44,7 +44,7 @@ class LossScale:
             loss: Scalar, float32.
             output: The network's output in float32.
         """
-        if not self._active:
+        if not self.active:
             loss.backward()
             return
         (gradient,) = torch.autograd.grad(loss, output)

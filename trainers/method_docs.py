@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainers.comparison_report import findings, tables
 from trainers.custom import CHOICES, CUSTOM
@@ -20,8 +22,9 @@ _COMPARED = """## Compared on pictures
 
 Every row that fits a tiny model, trained on one thread for equal seconds and for equal network evaluations;
 gain of the reward on held-out pictures, mean ± standard error over seeds. Settings are each row's defaults on
-that model (DEFAULTS.md). The records are docs/comparison.jsonl, written by
-`python -m trainers bench methods`.
+that model (DEFAULTS.md): for the RSM rows branches, rate, clip and the KL for pixel statistics were chosen by
+measurements on these models, for most others what is published was taken over. The records are
+docs/comparison.jsonl, written by `python -m trainers bench methods`.
 
 ![Gain of every method, at equal seconds and at equal network evaluations](images/methods.png)
 """
@@ -84,6 +87,12 @@ _TRUST = {
     "old": "W2 = old_weight",
     "none": "none",
 }
+_AVERAGE = {
+    "none": "",
+    "rollout": "a lagging average of the weights makes the rollouts",
+    "pull": "W2‖o_θ − o_average‖²",
+}
+_NETWORKS = {"trained": "network", "base": "base model's network"}
 _ROLLOUTS = {
     "trajectory": "whole stochastic trajectories",
     "tree": "stochastic trajectories that split (branches)",
@@ -118,7 +127,7 @@ def guidance(method: Method) -> str:
         where = {
             "terminal": "∇r at the finished picture",
             "current": "∇r at the present clean estimate",
-            "next": "∇r at the next state, through the network",
+            "next": f"∇r at the next state, through the {_NETWORKS[method.lookahead_network]}",
         }[method.lookahead]
         return ("−" if method.form == "clean" else "(σ²/k)·") + where
     if method.branching == "none":
@@ -141,7 +150,7 @@ def _overview(methods: list[Method]) -> str:
             _WEIGHTS[method.weight],
             _gamma(method),
             f"o_{method.anchor}",
-            _TRUST[method.trust_region],
+            _trust(method),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -171,13 +180,26 @@ def settings(method: Method) -> dict[str, str]:
         "W1": _WEIGHTS[method.weight],
         "γ": _gamma(method),
         "form": _FORMS[method.objective],
-        "trust region": _TRUST[method.trust_region],
+        "trust region": _trust(method),
         "KL": _KL[method.kl] if method.kl == "none" else f"{_KL_SCALES[method.kl_scale]} {_KL[method.kl]}",
         "source": method.origin,
     }
     if method.defaults:
-        rows["own settings"] = ", ".join(f"{name} = {value}" for name, value in method.defaults.items())
+        rows["own settings"] = _written(method.defaults)
+    for kind, changed in (("what a caption asks for", method.compositional), ("`ocr`", method.ocr)):
+        if changed:
+            rows[f"for rewards of {kind}"] = _written(changed)
     return rows
+
+
+def _trust(method: Method) -> str:
+    """Say what holds the policy near the one that made the rollout, or near an average of itself."""
+    parts = [_TRUST[method.trust_region], _AVERAGE[method.average]]
+    return "; ".join(part for part in parts if part and part != "none") or "none"
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
 
 
 def _section(method: Method) -> str:

@@ -36,7 +36,7 @@ class MicroBatch:
         """(B,) the index of each row's prompt in the task."""
         return torch.cat([rows.prompt_index for rows in self.parts])
 
-    @property
+    @cached_property
     def step(self) -> int | Tensor:
         """The rows' step, or (B,) the step of each where they differ."""
         if len({rows.step for rows in self.parts}) == 1:
@@ -48,11 +48,6 @@ class MicroBatch:
         """Whether all rows only hold the policy near the base model."""
         return all(rows.anchor_only for rows in self.parts)
 
-    @property
-    def beginning(self) -> MicroBatch:
-        """The rows of the first step alone."""
-        return MicroBatch(self.parts[:1])
-
     def split(self, values: Tensor | None) -> list[Tensor | None]:
         """Return (B, …) values part by part; None for each where there are none."""
         if values is None:
@@ -60,8 +55,16 @@ class MicroBatch:
         return list(values.split([len(rows.latents) for rows in self.parts]))
 
 
-def pack(rows: Sequence[StepRows], size: int) -> list[MicroBatch]:
-    """Return rows in micro-batches of ``size`` states, the last one with what is left."""
+def pack(rows: Sequence[StepRows], size: int, mixed: bool = True) -> list[MicroBatch]:
+    """Return rows in micro-batches of ``size`` states, the last one with what is left.
+
+    Args:
+        rows: The rows of each step.
+        size: Most states of a micro-batch.
+        mixed: Whether steps may share one; gradients in float16 want one scale a step.
+    """
+    if not mixed:
+        return [batch for step in rows for batch in pack([step], size)]
     found: list[list[StepRows]] = []
     free = 0
     for step in rows:

@@ -87,10 +87,10 @@ class Objective:
                 "they would all be alike; put 0 there."
             )
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether o_ref enters the loss."""
-        return self.method.anchor == "ref" or (self.method.kl != "none" and self.config.kl_weight > 0)
+    def needs_reference(self, anchor_only: bool) -> bool:
+        """Whether o_ref enters the loss of rows that are trained, or of such as only hold the policy."""
+        held = self.method.kl in _HOLDS[anchor_only] and self.config.kl_weight > 0
+        return held or (self.method.anchor == "ref" and not anchor_only)
 
     @property
     def held_to(self) -> str:

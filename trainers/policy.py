@@ -257,7 +257,7 @@ class Policy:
             return self._guided(self.network, latents, schedule, step, rows)
 
     def sample_output(
-        self, latents: Tensor, schedule: Schedule, step: Steps, rows: Conditions | Chosen
+        self, latents: Tensor, schedule: Schedule, step: int, rows: Conditions | Chosen
     ) -> Tensor:
         """Return the rollout policy's output (B, C, H, W) float32, in chunks of ``micro_batch`` rows."""
 

@@ -39,7 +39,7 @@ PAIRS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "gradient_quantile": 0.5,
         **_QUICK,
     },
-    ("tiny-flow", "vgg_flow"): {"reward_scale": 15.0, "gradient_quantile": 0.5, **_QUICK},
+    ("tiny-flow", "vgg_flow"): {"reward_scale": 30.0, "gradient_quantile": 0.5, **_QUICK},
     ("tiny-flow", "residual_nabla_db"): {"reward_scale": 15.0, "gradient_quantile": 0.5, **_QUICK},
     ("tiny-flow", "sqdf"): {"reward_scale": 15.0, "gradient_quantile": 0.5, **_QUICK},
     ("tiny-diffusion", "rsm_zeroth_order_diffusion"): {
@@ -106,12 +106,12 @@ def prompt_sets(spec: ModelSpec, rewards: Sequence[str]) -> str:
 
 
 def default_config(model: str, estimator: str, reward: str) -> RunConfig:
-    """Return the tuned config of a combination, before anybody's own settings."""
+    """Return the config that a combination begins with, before anybody's own settings."""
     return RunConfig(model=model, estimator=estimator, reward=reward, **preset(model, estimator, reward))
 
 
 def build_config(model: str, estimator: str, reward: str, values: Mapping[str, Any]) -> RunConfig:
-    """Return a checked config: tuned defaults, then a person's values.
+    """Return a checked config: what the combination begins with, then a person's values.
 
     Args:
         model: A name of the model table.
@@ -199,7 +199,7 @@ def _method_problems(config: RunConfig) -> list[str]:
 
 
 def changed_settings(config: RunConfig) -> dict[str, Any]:
-    """Return the fields in which a config differs from the tuned defaults of its combination."""
+    """Return the fields in which a config differs from what its combination begins with."""
     base = dataclasses.asdict(default_config(config.model, config.estimator, config.reward))
     mine = dataclasses.asdict(config)
     return {name: value for name, value in mine.items() if value != base[name]}

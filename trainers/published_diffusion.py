@@ -34,7 +34,7 @@ _PCPO = {
 _PCPO_WORDS = {"prompts_per_update": "per GPU"}
 _WEIGHT = (
     "The published weight is 0.5169 at every step, the mean |k/σ| of DDPM, although the larger root is "
-    "sampled, whose mean is 0.5281; the weight here is the mean of the kernel that is sampled."
+    "sampled, whose mean is 0.5281; the weight is DDPM's here too."
 )
 _NABLA = {
     **_COMMON,
@@ -101,7 +101,7 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
             **_PCPO,
             roots_per_prompt=1,
             branches=tuple(20 if step % 10 == 0 else 0 for step in range(41)),
-            kl_weight=8.1e-4,
+            kl_weight=3.24e-4,
             kl_scale="output",
             anchor_fraction=0.1,
         ),
@@ -117,13 +117,13 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
             **_PCPO_WORDS,
             branches="4 of each of 5 copies of one noise, which walk the same path",
             initial_noise="one for all prompts of a batch",
-            kl_weight="8e-5·½·4.5², on anchors alone",
+            kl_weight="on anchors alone: 0.4 of 8e-5·½·4.5²",
         ),
         notes=(
             _WEIGHT,
-            "As the program is written, its 80 anchors are spread over the first 80 of 200 micro-batches: "
-            "the first update gets 0.8 of the KL and the second none, 3.2e-4 on average. Here every update "
-            "gets all of it.",
+            "The program spreads its 80 anchors over the first 80 of 200 micro-batches: the first update "
+            "gets 0.8 of 8e-5·½·4.5² = 8.1e-4 and the second none. On average that is 3.24e-4, which every "
+            "update gets here.",
         ),
     ),
     Published(

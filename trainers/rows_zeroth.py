@@ -65,7 +65,7 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         idea="At a few evenly spaced steps of one DDIM path per prompt, K noisy branches leave the same "
         "state and are compared with each other; PCPO's constant weight and the matching loss train "
         "them. Only a sample of the states where nothing branched is held near the base model.",
-        defaults=frozen(updates_per_rollout=2, kl_weight=8.1e-4, anchor_fraction=0.1),
+        defaults=frozen(updates_per_rollout=2, kl_weight=3.24e-4, anchor_fraction=0.1),
     ),
     Method(
         name="tempflow_grpo",
@@ -183,8 +183,8 @@ ZEROTH_ORDER: tuple[Method, ...] = (
         kl="none",
         origin="Fan et al., DPOK, arXiv 2305.16381",
         idea="The plain policy gradient with a KL penalty, written as one regression towards the base "
-        "model. Nothing clips it. With one update a rollout it is GRPO with the group's own spread "
-        "and a KL of the same strength: the ratio is 1 there and no clip acts.",
+        "model. Nothing clips it. With one update a rollout and no silent group it is GRPO with the "
+        "group's own spread and a KL of the same strength: the ratio is 1 there and no clip acts.",
     ),
     Method(
         name="custom",

@@ -55,11 +55,11 @@ class Tally:
         self._rows: list[tuple[int, bool, bool]] = []
 
     def add(self, rows: StepRows, loss: Tensor, result: RowLoss, has_reference: bool) -> None:
-        """Take up a micro-batch.
+        """Take up the rows of one step of a micro-batch.
 
         Args:
-            rows: Its rows.
-            loss: Its weighted loss, a scalar.
+            rows: The rows.
+            loss: Their weighted loss, a scalar.
             result: What the objective said.
             has_reference: Whether the rows were compared with the base model.
         """

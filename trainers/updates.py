@@ -3,7 +3,8 @@
 A rollout is split into U updates by a random permutation, of whole trajectories where rows are steps of one,
 of single branches where K of them left a state. Every branch of an update weighs alike, so a step counts by
 its branches; branches of one step are first scaled by K̄/K, by which a step's weight does not grow with K.
-Groups whose rewards are all equal carry no signal: rows that drop them leave them out of the mean as well.
+Groups whose rewards are all equal carry no signal: rows that drop them leave them out of the mean as well,
+whole trajectories and paths before they are split and single branches after.
 Sources: the published programs of Flow-GRPO (arXiv 2505.05470) and RSM (arXiv 2604.17415).
 """
 
@@ -47,13 +48,17 @@ def _weighted(
     rows: Sequence[StepRows], method: Method, updates: int, generator: torch.Generator, ranks: Ranks
 ) -> list[list[StepRows]]:
     by_path = method.drops_silent == "path" and len({(row.count, row.branches) for row in rows}) == 1
-    turns = _turns_of_samples if _by_sample(rows) else _turns_of_paths if by_path else _turns_of_branches
-    given = turns(rows, updates, generator, ranks)
     silent = [_silent(row) for row in rows]
     if by_path:
         silent = [torch.stack(silent).all(0)] * len(rows)
     elif method.drops_silent == "none":
         silent = [torch.zeros_like(quiet) for quiet in silent]
+    if _by_sample(rows):
+        given = _turns_of_samples(rows, silent, updates, generator, ranks)
+    elif by_path:
+        given = _turns_of_paths(rows, silent, updates, generator, ranks)
+    else:
+        given = _turns_of_branches(rows, updates, generator)
     speaking, everything = _counts(given, silent, updates, ranks)
     scales = _scales(rows, method)
     parts: list[list[StepRows]] = [[] for _ in range(updates)]
@@ -73,17 +78,22 @@ def _by_sample(rows: Sequence[StepRows]) -> bool:
 
 
 def _turns_of_samples(
-    rows: Sequence[StepRows], updates: int, generator: torch.Generator, ranks: Ranks
+    rows: Sequence[StepRows],
+    silent: Sequence[Tensor],
+    updates: int,
+    generator: torch.Generator,
+    ranks: Ranks,
 ) -> list[Tensor]:
-    """Return the update (B, 1) of each row: that of its trajectory."""
-    mine = max((int(row.sample.max()) + 1 for row in rows if len(row.sample)), default=0)
-    turns = _permuted_turns(max(ranks.exchange(mine)), updates, generator)
+    """Return the update (B, 1) of each row: that of its trajectory; −1 for one that was left out."""
+    numbers = torch.cat([row.sample.cpu() for row in rows])
+    quiet = torch.cat([part.all(1) for part in silent])
+    turns = _turns_of_speaking(
+        int(numbers.max()) + 1 if len(numbers) else 0, numbers[~quiet], updates, generator, ranks
+    )
     return [turns[row.sample.cpu()].unsqueeze(1) for row in rows]
 
 
-def _turns_of_branches(
-    rows: Sequence[StepRows], updates: int, generator: torch.Generator, ranks: Ranks
-) -> list[Tensor]:
+def _turns_of_branches(rows: Sequence[StepRows], updates: int, generator: torch.Generator) -> list[Tensor]:
     """Return the update (B, K) of each branch."""
     turns = _permuted_turns(sum(row.count * row.branches for row in rows), updates, generator)
     found, begin = [], 0
@@ -95,10 +105,42 @@ def _turns_of_branches(
 
 
 def _turns_of_paths(
-    rows: Sequence[StepRows], updates: int, generator: torch.Generator, ranks: Ranks
+    rows: Sequence[StepRows],
+    silent: Sequence[Tensor],
+    updates: int,
+    generator: torch.Generator,
+    ranks: Ranks,
 ) -> list[Tensor]:
     """Return the update (B, K) of each branch: the same for the k-th branches of a root at all steps."""
-    return _turns_of_branches(rows[:1], updates, generator, ranks) * len(rows)
+    row, first = rows[0], rows[0].first * rows[0].branches
+    numbers = first + torch.arange(silent[0].numel())[~silent[0].flatten()]
+    turns = _turns_of_speaking(row.count * row.branches, numbers, updates, generator, ranks)
+    return [turns[first : first + silent[0].numel()].view(-1, row.branches)] * len(rows)
+
+
+def _turns_of_speaking(
+    count: int, speaking: Tensor, updates: int, generator: torch.Generator, ranks: Ranks
+) -> Tensor:
+    """Return the update of each of everybody's samples or paths; those without a signal have none (−1).
+
+    They leave before the others are shuffled, so that every update has as many of these, as in Flow-GRPO's
+    program. Where fewer than the updates speak, none leaves.
+
+    Args:
+        count: How many there are, as far as this process knows.
+        speaking: The numbers of this process's that carry a signal, some of them repeatedly.
+        updates: U.
+        generator: Source of the permutation.
+        ranks: The processes.
+    """
+    told = ranks.exchange((count, speaking.tolist()))
+    everything = max(number for number, _ in told)
+    kept = sorted({number for _, mine in told for number in mine})
+    if len(kept) < updates:
+        return _permuted_turns(everything, updates, generator)
+    turns = torch.full((everything,), -1)
+    turns[torch.tensor(kept)] = _permuted_turns(len(kept), updates, generator)
+    return turns
 
 
 def _permuted_turns(count: int, updates: int, generator: torch.Generator) -> Tensor:

@@ -130,12 +130,27 @@ def trajectories(derivation, rollout):
         advantages = derivation.tracker.advantages(prompts, rewards).clamp(-limit, limit)
     else:
         advantages = by_prompt(derivation, rewards, prompts)
-    given = advantages.reshape(-1, 1), rollout.turns[0].view(-1, 1)
+    turns = dealt(derivation, rollout, advantages != 0)
+    given = advantages.reshape(-1, 1), turns.view(-1, 1)
     states = [*sampled.states, sampled.final]
     return [
         Branches(step, states[step], prompts, *given, after=states[step + 1].unsqueeze(1))
         for step in range(derivation.trained_steps())
     ]
+
+
+def dealt(derivation, rollout, speaks):
+    """The update of each sample or path; −1 for those without an advantage where these leave.
+
+    Flow-GRPO's program shuffles the others only, so that the recorded split is one of these; with fewer of
+    them than updates it is one of all. A derivation that keeps the silent ones deals them out in turn.
+    """
+    recorded = rollout.turns[0]
+    if len(recorded) == len(speaks):
+        return recorded
+    turns = torch.arange(len(speaks)) % len(rollout.updates)
+    turns[speaks] = recorded
+    return torch.where(speaks, turns, -1) if derivation.published.drops else turns
 
 
 def by_prompt(derivation, rewards, prompts):
@@ -180,10 +195,16 @@ def one_step(derivation, rollout):
         for step, count in counts.items()
     }
     std, parts, begin = derivation.spread(torch.cat(list(rewards.values()))), [], 0
+    found = {step: derivation.compare(rewards[step].view(-1, count), std) for step, count in counts.items()}
+    by_path = derivation.published.drops == "path" and derivation.equal_branches()
+    split = rollout.turns[0]
+    if by_path:
+        speaks = torch.stack([advantages != 0 for advantages in found.values()]).any(0)
+        split = dealt(derivation, rollout, speaks.flatten())
     for step, count in counts.items():
-        advantages = derivation.compare(rewards[step].view(-1, count), std)
-        begin = 0 if derivation.published.drops == "path" and derivation.equal_branches() else begin
-        turns = rollout.turns[0][begin : begin + advantages.numel()].view(-1, count)
+        advantages = found[step]
+        begin = 0 if by_path else begin
+        turns = split[begin : begin + advantages.numel()].view(-1, count)
         scale = sum(counts.values()) / len(counts) / count
         given = sampled.parents[step], prompts, advantages, turns
         parts.append(Branches(step, *given, noises=sampled.noises[step], scale=scale))

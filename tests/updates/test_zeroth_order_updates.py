@@ -145,6 +145,15 @@ def test_silent_groups_leave_the_mean_where_the_row_drops_them(method, family):
     assert max(ignored(recording, method, family, drops=not derivation.published.drops)) > 1e-2
 
 
+@pytest.mark.parametrize("method", ["grpo", "grpo_guard", "pcpo_flow", "tempflow_grpo"])
+def test_silent_trajectories_and_paths_leave_before_the_split(method):
+    """As in Flow-GRPO's program, so that each update has as many of the others."""
+    recording, derivation = check(method, "flow", reward=Dull(), branches=(3, 3))
+    speak = torch.stack([part.advantages != 0 for part in derivation.parts[0]]).any(0)
+    assert 0 < int(speak.sum()) < speak.numel()
+    assert len(recording.rollouts[0].turns[0]) == int(speak.sum())
+
+
 @pytest.mark.parametrize("method", ["grpo", "rsm_zeroth_order_flow"])
 def test_an_update_of_silent_groups_alone_is_held_near_the_base_model(method):
     recording, derivation = check(method, "flow", reward=Dull(), updates_per_rollout=16)
@@ -231,6 +240,18 @@ def test_anchors_of_the_flow_row_for_compositional_rewards(fraction):
     assert all(len(rollout.turns[1]) == (7 if fraction < 1 else 16) for rollout in recording.rollouts)
     without = ignored(recording, "rsm_zeroth_order_flow", "flow", held="transition", anchors="none")
     assert max(without) > 1e-2
+
+
+@pytest.mark.parametrize("other", [{"micro_batch": 3}, {"processes": 2}])
+@pytest.mark.parametrize("family", ["flow", "diffusion"])
+def test_anchors_in_small_micro_batches_and_in_two_processes(family, other):
+    method, settings = f"rsm_zeroth_order_{family}", {"anchor_fraction": 1.0, "kl_weight": 1.0}
+    changed = {"held": "transition"} if family == "flow" else {}
+    if family == "flow":
+        settings["kl_scale"] = "transition"
+    _, derivation = check(method, family, 2, changed=changed, **settings)
+    another = Recording(method, family, 2, **(settings_of(method) | settings | other))
+    assert_equal(another, derivation.gradients())
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.175, 1.0])
