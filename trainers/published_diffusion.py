@@ -73,7 +73,6 @@ PUBLISHED_DIFFUSION: tuple[Published, ...] = (
             prompts_per_update=32,
             group_size=16,
             kernel="ddim",
-            initial_noise="shared",
             learning_rate=1e-5,
             advantage_std="group",
             train_fraction=1.0,

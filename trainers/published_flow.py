@@ -148,7 +148,6 @@ PUBLISHED_FLOW: tuple[Published, ...] = (
             guidance_scale=3.5,
             kernel="flow_constant",
             noise_level=0.3,
-            initial_noise="shared",
             learning_rate=1e-5,
             **ADAM,
             updates_per_rollout=37,
@@ -162,6 +161,7 @@ PUBLISHED_FLOW: tuple[Published, ...] = (
         row=frozen(std_epsilon=1e-8, unbiased_std=True, drops_silent="none", last_step=True),
         words=frozen(
             lora_rank="none, all weights are trained",
+            initial_noise="one for all prompts of a GPU",
             updates_per_rollout="12 edges each of a GPU's two trees",
             guidance_scale="FLUX's distilled scale",
         ),

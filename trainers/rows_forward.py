@@ -23,8 +23,8 @@ FORWARD_PROCESS: tuple[Method, ...] = (
         origin="Xue et al., Advantage Weighted Matching, arXiv 2509.25050",
         idea="Pre-training's own loss on the model's pictures, weighed by their advantage: a generalized "
         "Huber of the denoising error. With one update a rollout no clip acts; what holds the policy "
-        "back is the pull towards the base model and towards a moving average of itself. Rollouts are"
-        " deterministic and cost no noise.",
+        "back is the pull towards the base model and, after hundreds of updates, towards a moving average "
+        "of itself, which lags more and more. Rollouts are deterministic and cost no noise.",
         defaults=frozen(
             advantage="bounded",
             advantage_std="rollout",

@@ -2,7 +2,7 @@
 
 The records are rows of ``trainers.lab.study.study_training``, one a line: every row at a usual and at a long
 number of network evaluations, and a few rows with settings of their own. What a long training still leaves
-is bias; what it takes away was training; ``trainers.lab.ablations`` tries the causes.
+or adds is the method's bias; what it takes away was training; ``trainers.lab.ablations`` tries the causes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 
 _HEAD = """## In the laboratory
 
-Every row trained on the Gaussian mixture whose tilted law is known exactly (`python -m trainers lab`), β = 1.
-*Left* is the sliced Wasserstein distance to the tilted law over that of the untouched model; the *floor* is
-what a perfect model has through the same sampler and as many samples. What many more evaluations still leave
-is the bias of the method; the rest was training. The last column takes one property of the row away at a time
-and trains it again, at the larger number of evaluations: a property explains the bias as far as less is left
-without it (empty where that was not tried yet). The records are docs/laboratory.jsonl, written by `python -m
-trainers lab --estimator NAMES --out FILE` and `python -m trainers lab --ablations --out FILE`.
+Every row trained on the Gaussian mixture whose tilted law is known exactly (`python -m trainers lab`), β = 1,
+one seed. *Left* is the sliced Wasserstein distance to the tilted law over that of the untouched model; the
+*floor* is what a perfect model has through the same sampler and as many samples. What many more evaluations
+take away was training; what they still leave, or add where a row overshoots, is the method's. The last column
+takes one property of the row away at a time and trains it again, at the larger number of evaluations: a
+property explains the bias as far as less is left without it (empty where that was not tried yet). The records
+are docs/laboratory.jsonl, written by `python -m trainers lab --estimator NAMES --out FILE` and `python -m
+trainers lab --ablations --out FILE`.
 """
 _OTHER = """Settings of their own, beside the laboratory's:
 
