@@ -62,8 +62,11 @@ def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
         if names:
             told.append(f"{', '.join(f'`{name}`' for name in sorted(names))} {what}.")
     told += _leaders(methods)
-    if gains.get("grpo"):
-        told.append(_against_grpo({name: mine for name, mine in gains.items() if name not in dear}))
+    sure = {name: mine for name, mine in repeated.items() if statistics.fmean(mine) > 2 * _error(mine)}
+    if gains.get("grpo") and sure.keys() - set(dear):
+        told.append(
+            _against_grpo({name: mine for name, mine in sure.items() if name not in dear}, gains["grpo"])
+        )
     return told
 
 
@@ -90,13 +93,16 @@ def _leaders(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
     return [f"At equal evaluations these black-box rows lead (within two errors of the third): {told}."]
 
 
-def _against_grpo(gains: Mapping[str, Sequence[float]]) -> str:
-    usual = statistics.fmean(gains["grpo"])
-    means = {name: statistics.fmean(mine) for name, mine in gains.items() if mine}
+def _against_grpo(gains: Mapping[str, Sequence[float]], grpo: Sequence[float]) -> str:
+    """Say what gained most, and how often as much as ``grpo`` where that gained for sure."""
+    usual = statistics.fmean(grpo)
+    means = {name: statistics.fmean(mine) for name, mine in gains.items()}
     best = max(means, key=lambda name: means[name])
-    ahead = f"Of the others, `{best}` gained most in equal seconds, {means[best]:+.4f}; "
+    ahead = (
+        f"Of the other rows with a clear gain, `{best}` gained most in equal seconds, {means[best]:+.4f}; "
+    )
     ahead += f"`grpo` gained {usual:+.4f}"
-    if not 0 < usual < means[best]:
+    if "grpo" not in gains or usual >= means[best]:
         return f"{ahead}."
     ratios = sorted(means.items(), key=lambda item: -item[1])
     more = ", ".join(f"`{name}` {mean / usual:.1f}" for name, mean in ratios if mean >= 1.5 * usual)
