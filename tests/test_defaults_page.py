@@ -9,7 +9,8 @@ from trainers.cli import main
 from trainers.config import FIELDS
 from trainers.custom import CUSTOM
 from trainers.defaults_page import EVERY_ROW, defaults_page, together, written
-from trainers.deviations import EMBEDDED, REASONS, SHARED
+from trainers.deviations import REASONS, SHARED
+from trainers.deviations_embedded import EMBEDDED
 from trainers.differences import (
     AUTO_KERNELS,
     PUBLISHED,

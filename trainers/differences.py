@@ -16,7 +16,8 @@ from typing import Any
 from trainers.assets import asset_root
 from trainers.config import FIELDS
 from trainers.custom import CUSTOM
-from trainers.deviations import EMBEDDED, REASONS
+from trainers.deviations import REASONS
+from trainers.deviations_embedded import EMBEDDED
 from trainers.method import DIFFUSION, FLOW, Method
 from trainers.methods import METHODS
 from trainers.models import MODELS, ModelSpec
