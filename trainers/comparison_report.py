@@ -46,12 +46,11 @@ def fields(records: Sequence[Mapping]) -> list[list[Mapping]]:
 
 
 def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
-    gains = {name: _gains(records, "by_seconds") for name, records in methods.items()}
+    gains = _repeated(methods, "by_seconds")
     broken = [name for name, records in methods.items() if any(record["error"] for record in records)]
-    repeated = {name: mine for name, mine in gains.items() if len(mine) > 1}
-    worse = [name for name, mine in repeated.items() if statistics.fmean(mine) < -2 * _error(mine)]
+    worse = [name for name, (gain, error) in gains.items() if gain < -2 * error]
     dear = [name for name, records in methods.items() if _others(records) < -0.05]
-    flat = [name for name, mine in repeated.items() if abs(statistics.fmean(mine)) <= 2 * _error(mine)]
+    flat = [name for name, (gain, error) in gains.items() if abs(gain) <= 2 * error]
     told = []
     for names, what in (
         (broken, "broke on at least one seed"),
@@ -61,51 +60,48 @@ def _findings(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
     ):
         if names:
             told.append(f"{', '.join(f'`{name}`' for name in sorted(names))} {what}.")
-    told += _leaders(methods)
-    sure = {name: mine for name, mine in repeated.items() if statistics.fmean(mine) > 2 * _error(mine)}
-    if gains.get("grpo") and sure.keys() - set(dear):
-        told.append(
-            _against_grpo({name: mine for name, mine in sure.items() if name not in dear}, gains["grpo"])
-        )
-    return told
+    told += _leaders(_repeated(methods, "by_evaluations"))
+    clear = {name: gain for name, gain in _clear(gains).items() if name not in dear}
+    return told + ([_against_grpo(clear, gains["grpo"][0])] if clear and "grpo" in gains else [])
 
 
-def _leaders(methods: Mapping[str, Sequence[Mapping]]) -> list[str]:
-    """Say which black-box rows gained most at equal evaluations: all not clearly behind the third.
+def _repeated(methods: Mapping[str, Sequence[Mapping]], line: str) -> dict[str, tuple[float, float]]:
+    """Return mean gain and its standard error of every method with several seeds: one alone has no error."""
+    reached = {name: _gains(records, line) for name, records in methods.items()}
+    return {name: (statistics.fmean(mine), _error(mine)) for name, mine in reached.items() if len(mine) > 1}
 
-    Only rows with several seeds, whose gain is more than twice its standard error, can lead.
-    """
-    reached = {
-        name: _gains(records, "by_evaluations")
-        for name, records in methods.items()
-        if name in METHODS and METHODS.get(name).order == "zeroth"
-    }
-    spread = {name: (statistics.fmean(mine), _error(mine)) for name, mine in reached.items() if len(mine) > 1}
-    if len(spread) < 4:
+
+def _clear(gains: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return the gains of more than twice their standard error, largest first."""
+    ranked = sorted(gains.items(), key=lambda item: -item[1][0])
+    return {name: gain for name, (gain, error) in ranked if gain > 2 * error}
+
+
+def _leaders(gains: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Say which black-box rows gained most at equal evaluations: all not clearly behind the third."""
+    mine = {name: gain for name, gain in gains.items() if name in METHODS and _is_black_box(name)}
+    if len(mine) < 4:
         return []
-    sure = {name: (gain, error) for name, (gain, error) in spread.items() if gain > 2 * error}
-    ranked = sorted(sure, key=lambda name: -sure[name][0])
+    ranked = list(_clear(mine))
     if not ranked:
         return ["At equal evaluations no black-box row gained more than twice its standard error."]
-    least, error = sure[ranked[:3][-1]]
-    ahead = [name for name in ranked if sure[name][0] + 2 * math.hypot(sure[name][1], error) >= least]
-    told = ", ".join(f"`{name}` {spread[name][0]:+.4f} ± {spread[name][1]:.4f}" for name in ahead)
+    least, error = mine[ranked[:3][-1]]
+    ahead = [name for name in ranked if mine[name][0] + 2 * math.hypot(mine[name][1], error) >= least]
+    told = ", ".join(f"`{name}` {mine[name][0]:+.4f} ± {mine[name][1]:.4f}" for name in ahead)
     return [f"At equal evaluations these black-box rows lead (within two errors of the third): {told}."]
 
 
-def _against_grpo(gains: Mapping[str, Sequence[float]], grpo: Sequence[float]) -> str:
-    """Say what gained most, and how often as much as ``grpo`` where that gained for sure."""
-    usual = statistics.fmean(grpo)
-    means = {name: statistics.fmean(mine) for name, mine in gains.items()}
-    best = max(means, key=lambda name: means[name])
-    ahead = (
-        f"Of the other rows with a clear gain, `{best}` gained most in equal seconds, {means[best]:+.4f}; "
-    )
-    ahead += f"`grpo` gained {usual:+.4f}"
-    if "grpo" not in gains or usual >= means[best]:
-        return f"{ahead}."
-    ratios = sorted(means.items(), key=lambda item: -item[1])
-    more = ", ".join(f"`{name}` {mean / usual:.1f}" for name, mean in ratios if mean >= 1.5 * usual)
+def _is_black_box(name: str) -> bool:
+    return METHODS.get(name).order == "zeroth"
+
+
+def _against_grpo(clear: Mapping[str, float], grpo: float) -> str:
+    """Say what gained most, and how often as much as ``grpo`` where that gained clearly, too."""
+    best, most = next(iter(clear.items()))
+    ahead = f"Of the other rows with a clear gain, `{best}` gained most in equal seconds, {most:+.4f}; "
+    ahead += f"`grpo` gained {grpo:+.4f}"
+    ratios = {name: gain / grpo for name, gain in clear.items()} if "grpo" in clear else {}
+    more = ", ".join(f"`{name}` {ratio:.1f}" for name, ratio in ratios.items() if ratio >= 1.5)
     return f"{ahead}. Gain over that of `grpo`: {more}." if more else f"{ahead}."
 
 

@@ -28,7 +28,7 @@ from trainers.micro_batches import MicroBatch, pack
 from trainers.models.base import Conditions, PipelineModel
 from trainers.objective import Objective
 from trainers.phases import phase
-from trainers.policy import PULL, ROLLOUT, SHIPPED, Policy
+from trainers.policy import PULL, ROLLOUT, SHIPPED, Policy, Steps
 from trainers.ranks import ALONE, Ranks
 from trainers.rewards import Mixture
 from trainers.seeds import generator_for, prompt_batch, seed_for
@@ -99,16 +99,7 @@ class Trainer:
         self.ranks = ranks
         self.reward = reward
         self.prompts = list(prompts)
-        self.policy = policy or Policy(
-            model,
-            config.lora_rank,
-            config.lora_alpha,
-            seed_for(config.seed, "lora"),
-            dtype,
-            config.guidance_scale,
-            config.micro_batch,
-            config.compile == "regional",
-        )
+        self.policy = policy or _new_policy(config, model, dtype)
         self.policy.train_unconditional = method.train_unconditional
         self._averages = _averages(method, config)
         for purpose in self._averages:
@@ -272,7 +263,7 @@ class Trainer:
     def _packed(self, part: list[StepRows]) -> list[MicroBatch]:
         return pack(part, self.micro_batch, mixed=not self._loss_scale.active)
 
-    def _where(self, task: Task, batch: MicroBatch) -> tuple[Tensor, Schedule, int | Tensor, Conditions]:
+    def _where(self, task: Task, batch: MicroBatch) -> tuple[Tensor, Schedule, Steps, Conditions]:
         """Return what the networks are asked about a micro-batch."""
         return batch.latents, self.schedule, batch.step, task.conditions.select(batch.prompt_index)
 
@@ -369,6 +360,20 @@ class Trainer:
             update_seconds=update_seconds,
             images_sampled=self.progress.images_sampled,
         )
+
+
+def _new_policy(config: RunConfig, model: PipelineModel, dtype: torch.dtype) -> Policy:
+    """Return the model's network with a new LoRA."""
+    return Policy(
+        model,
+        config.lora_rank,
+        config.lora_alpha,
+        seed_for(config.seed, "lora"),
+        dtype,
+        config.guidance_scale,
+        config.micro_batch,
+        config.compile == "regional",
+    )
 
 
 def _averages(method: Method, config: RunConfig) -> tuple[str, ...]:

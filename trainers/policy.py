@@ -96,10 +96,20 @@ class Policy:
         else:
             self._merged = copy.deepcopy(model.network).to(dtype)
             self.network = copy.deepcopy(self._merged)
+        self._add_lora(seed)
+        if model.footprint.gradient_checkpointing:
+            _save_memory(self.network)
+        if compiled:
+            _compile(self._merged, self.network)
+        self._averages: dict[str, list[Tensor]] = {}
+        self._sampled = ROLLOUT
+
+    def _add_lora(self, seed: int) -> None:
+        """Inject the LoRA into the training network, in full precision."""
         lora_config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            target_modules=list(model.spec.lora_targets),
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=list(self.model.spec.lora_targets),
             init_lora_weights="gaussian",
         )
         with torch.random.fork_rng(devices=[]):
@@ -107,12 +117,6 @@ class Policy:
             self.network.add_adapter(lora_config, ADAPTER)
         for parameter in self.parameters():
             parameter.data = in_full_precision(parameter.data)
-        if model.footprint.gradient_checkpointing:
-            _save_memory(self.network)
-        if compiled:
-            _compile(self._merged, self.network)
-        self._averages: dict[str, list[Tensor]] = {}
-        self._sampled = ROLLOUT
 
     @property
     def device(self) -> torch.device:
@@ -193,7 +197,7 @@ class Policy:
         self,
         latents: Tensor,
         schedule: Schedule,
-        step: int | Tensor,
+        step: Steps,
         rows: Conditions,
         purpose: str = ROLLOUT,
     ) -> Tensor:

@@ -7,6 +7,8 @@ of ∇ log E[exp(r/β)] (arXiv 2604.17415, section 4).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,12 @@ def advantages(
     epsilon: float = STD_EPSILON,
     unbiased: bool = False,
     std: Tensor | None = None,
+    among: Tensor | None = None,
 ) -> Tensor:
     """Return advantages shaped like the rewards.
 
     ``group``: (r − mean)/(std + ε); ``mean``: r − mean; ``raw``: r;
-    ``tilted``: M·softmax(r/tilt) − 1, where subtracting 1 is a control variate of mean zero noise;
+    ``tilted``: exp(r/tilt)/mean exp(r/tilt) − 1, where subtracting 1 is a control variate of mean zero noise;
     ``bounded``: the ``group`` form divided by the clamp, so within [−1, 1] (DiffusionNFT's 2ρ − 1,
     arXiv 2509.16117).
 
@@ -37,6 +40,7 @@ def advantages(
         epsilon: ε, what is added to the standard deviation.
         unbiased: Whether the standard deviation divides by M − 1 instead of M.
         std: Standard deviation to divide by, broadcastable to the rewards; the group's own when None.
+        among: (..., S) the rewards whose mean and standard deviation count; the group's own when None.
 
     Returns:
         (..., M) advantages in [−clamp, clamp]. A group without spread gives zeros, unless ``raw``.
@@ -44,18 +48,20 @@ def advantages(
     Raises:
         ValueError: The kind is unknown.
     """
-    centered = rewards - rewards.mean(-1, keepdim=True)
+    among = rewards if among is None else among
     # Equal rewards rarely have a mean that is exactly equal to them.
-    centered = torch.where(zero_spread(rewards).unsqueeze(-1), 0.0, centered)
+    silent = zero_spread(among).unsqueeze(-1)
+    centered = torch.where(silent, 0.0, rewards - among.mean(-1, keepdim=True))
     if kind in ("group", "bounded"):
-        own = standard_deviation(rewards, unbiased).unsqueeze(-1) if std is None else std
+        own = standard_deviation(among, unbiased).unsqueeze(-1) if std is None else std
         result = centered / (own + epsilon)
     elif kind == "mean":
         result = centered
     elif kind == "raw":
         result = rewards
     elif kind == "tilted":
-        result = rewards.shape[-1] * torch.softmax(rewards / tilt, -1) - 1.0
+        mean = (among / tilt).logsumexp(-1, keepdim=True) - math.log(among.shape[-1])
+        result = torch.where(silent, 0.0, torch.expm1(rewards / tilt - mean))
     else:
         raise ValueError(f"Unknown advantage '{kind}'.")
     result = result.clamp(-clamp, clamp)

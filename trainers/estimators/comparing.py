@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -74,7 +72,7 @@ class Comparing:
             silent += int(zero_spread(group).sum())
         return values, silent
 
-    def _advantages(self, rewards: Tensor, std: Tensor | None = None) -> Tensor:
+    def _advantages(self, rewards: Tensor, std: Tensor | None = None, among: Tensor | None = None) -> Tensor:
         config, method = self._config, self._method
         return advantages(
             rewards,
@@ -84,6 +82,7 @@ class Comparing:
             method.std_epsilon,
             method.unbiased_std,
             std,
+            among,
         )
 
     def _against_history(self, history: _History, values: Tensor, rewards: Tensor, prompts: Tensor) -> Tensor:
@@ -98,21 +97,8 @@ class Comparing:
             seen = history.of(prompt).to(rewards)
             if len(seen) >= HISTORY_MINIMUM:
                 mine = prompts == prompt
-                values[mine] = self._relative(rewards[mine], seen)
+                values[mine] = self._advantages(rewards[mine], among=seen)
         return values
-
-    def _relative(self, rewards: Tensor, seen: Tensor) -> Tensor:
-        """Return the advantages (M,) of rewards by those of others (S,); the forms are ``advantages``'s."""
-        config, kind = self._config, self._config.advantage
-        if kind == "tilted":
-            mean = (seen / config.tilt).logsumexp(0) - math.log(len(seen))
-            relative = torch.expm1(rewards / config.tilt - mean)
-        else:
-            relative = rewards if kind == "raw" else rewards - seen.mean()
-        if kind in ("group", "bounded"):
-            relative = relative / (self.spread(seen) + self._method.std_epsilon)
-        clamped = relative.clamp(-config.advantage_clamp, config.advantage_clamp)
-        return clamped / config.advantage_clamp if kind == "bounded" else clamped
 
 
 class _History:

@@ -83,8 +83,7 @@ class ForwardProcess(Estimator):
         """Return (S, D) the steps at which each sample is noised again.
 
         ``uniform``: different ones of the rollout's; ``stratified``: one of each of D equal parts of
-        ``stratified_steps`` (AWM); ``noise``: independent ones, as often as
-        they are noisy (RAM).
+        ``stratified_steps`` (AWM); ``noise``: independent ones, as often as they are noisy (RAM).
         """
         steps, generator = task.schedule.steps, task.generators["steps"]
         draws = min(self.config.forward_draws, steps)

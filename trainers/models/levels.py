@@ -157,9 +157,8 @@ def _signal_and_noise(
         return alpha**0.5, (1.0 - alpha) ** 0.5
     alphas = scheduler.alphas_cumprod.cpu()[timestep.long().cpu()].double()
     alphas = alphas.view(-1, *[1] * (output.ndim - 1))
-    return alphas.sqrt().to(output.device, torch.float32), (1 - alphas).sqrt().to(
-        output.device, torch.float32
-    )
+    signal, noise = torch.stack([alphas.sqrt(), (1.0 - alphas).sqrt()]).to(output.device, torch.float32)
+    return signal, noise
 
 
 def level_by_level(
