@@ -10,8 +10,8 @@ from tests.jobs.small_runs import end_workers
 from tests.ui.server import BROWSER_ARGUMENTS, Server
 
 # A page that is left or drawn anew drops whatever it was still fetching: streams, a poll on its way, scripts
-# fetched ahead, pictures that are replaced. Chromium calls these aborted requests, and only the page itself can
-# cause one; a request that the server fails ends in a status of 400 and more or in another error.
+# fetched ahead, pictures that are replaced. Chromium calls these aborted requests, and only the page itself
+# can cause one; a request that the server fails ends in a status of 400 and more or in another error.
 _LEFT = re.compile(r"net::ERR_ABORTED$")
 # What Gradio's own script prints about the streams that it drops then. A connection that is really lost is
 # still seen: its request fails with another error than ERR_ABORTED.
