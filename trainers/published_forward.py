@@ -52,7 +52,11 @@ PUBLISHED_FORWARD: tuple[Published, ...] = (
             solver="SA-Solver of second order, with noise 0.4 between t = 0.3 and 0.9 for GenEval and OCR",
             forward_levels="the same for a micro-batch; the first step among them for PickScore",
         ),
-        notes=("The rollout's last steps are bent to t = 0.999 first and half of the one before last.",),
+        notes=(
+            "The rollout's last steps are bent to t = 0.999 first and half of the one before last.",
+            "The six draws leave out the first step and the last tenth; of tiny-flow's six steps that leaves "
+            "four draws, one of each.",
+        ),
     ),
     Published(
         "diffusion_nft",
@@ -99,6 +103,7 @@ PUBLISHED_FORWARD: tuple[Published, ...] = (
         notes=(
             "The published policy loss is multiplied by 5, its largest advantage; here it is not, so the "
             "KL weight 1e-4 is 2e-5 and the gradient's bound 1.0 is 0.2.",
+            "Nine draws of different steps: tiny-flow's six steps leave six, all of them.",
         ),
     ),
     Published(
