@@ -103,9 +103,8 @@ EMBEDDED_REASONS: tuple[tuple[str, str, str, str], ...] = (
         "+0.217 and loses 0.01 (`colorfulness`, 18,000 evaluations, seed 0). After 60,000, 14 gains +0.176 "
         "and 20 +0.126, and `shapes` rises by 0.02 and 0.03; other statistics cost 0.01 to 0.09 of it with "
         "14 (20,000 evaluations). GenEval: the published KL gained +0.090 with a drift of 0.28, 0.0156 "
-        "+0.092 with 0.21, 0.05 without anchors +0.079 with 0.66, "
-        "and the setting for taste +0.042 with 0.99 (± 0.014 to 0.017; `shapes`, 54,000 evaluations, 320 "
-        "pictures, seed 2; both 2026-11-30).",
+        "+0.092 with 0.21, 0.05 without anchors +0.079 with 0.66, and the setting for taste +0.042 with 0.99 "
+        "(± 0.014 to 0.017; `shapes`, 54,000 evaluations, 320 pictures, seed 2; both 2026-11-30).",
     ),
     (
         "tempflow_grpo",
