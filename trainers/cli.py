@@ -238,7 +238,7 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
                 from trainers.session import Session
 
             ranks = join()
-            status = Session(folder, config, bar.show, interruption, ranks=ranks).run()
+            status = Session(folder, config, bar.show, interruption, ranks=ranks, on_note=bar.note).run()
             leave(ranks)
         except BaseException as error:
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:

@@ -40,6 +40,11 @@ class ProgressBar:
             print(text, file=sys.stderr, flush=True)
             self._last = key
 
+    def note(self, text: str) -> None:
+        """Show a note above the bar."""
+        tqdm.write(f"Note: {text}", file=sys.stderr)
+        sys.stderr.flush()
+
 
 def describe(status: RunStatus) -> str:
     """Return a status in words."""

@@ -95,6 +95,7 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.start = self.path / "start"
         self.report = self.path / "report.json"
+        self.notes = self.path / "notes.json"
         self.machine = self.path / "machine.json"
         self.log = self.path / "log.txt"
         self.stop_file = self.path / "stop"
@@ -111,6 +112,10 @@ class RunFolder:
     def read_report(self) -> dict | None:
         """Return the before/after report, or None while there is none."""
         return read_json(self.report)
+
+    def read_notes(self) -> dict[str, str]:
+        """Return the run's notes by kind, oldest first; see ``trainers.notes``."""
+        return {kind: text for kind, text in (read_json(self.notes) or {}).items() if isinstance(text, str)}
 
     def read_metrics(self, since: int = 0) -> list[dict]:
         """Return one mapping per update, from line ``since`` on; a torn last line is left out."""

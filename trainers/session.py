@@ -32,6 +32,7 @@ from trainers.machine import choose_device, choose_dtype, quiet_libraries, settl
 from trainers.models.base import PipelineModel
 from trainers.models.configured import configured
 from trainers.models.memory import EVERYTHING
+from trainers.notes import Notes
 from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS
 from trainers.probes import Probes
 from trainers.processes import process_age, process_identity
@@ -62,6 +63,7 @@ class Session:
         interruption: Interruption | None = None,
         age: float | None = None,
         ranks: Ranks = ALONE,
+        on_note: Callable[[str], None] | None = None,
     ):
         """Bind a folder and a config; ``run`` does the work.
 
@@ -72,8 +74,10 @@ class Session:
             interruption: What may end the session early; the run's stop file when None.
             age: Seconds of the budget that this session has used already; the process's age when None.
             ranks: The processes that work on the run; this one leads.
+            on_note: Called with every new note, see ``trainers.notes``.
         """
         self.folder = folder
+        self.notes = Notes(folder, self._log, *([on_note] if on_note else []))
         self.ranks = ranks
         self.config = config
         self.interruption = interruption or Interruption(folder)
@@ -332,7 +336,8 @@ class Session:
         self._update(phase="save", message="Writing the comparison.")
         comparison.write(before, after)
         report = comparison.report(model, trainer.progress, before, after)
-        write_json(self.folder.report, report | {"wall_seconds": self.used_seconds})
+        report |= {"wall_seconds": self.used_seconds, "notes": self.notes.texts}
+        write_json(self.folder.report, report)
         if stopped:
             self._stopped(verdict(report), phase="done", progress=1.0)
         else:

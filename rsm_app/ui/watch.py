@@ -160,7 +160,8 @@ def _curves(panel: Panel, sight: Sight) -> dict:
 
 def _signs_html(sight: Sight) -> str:
     folder = sight.run.folder
-    return _signs_of(folder.path, pictures.stamp(folder.metrics), pictures.stamp(folder.probes))
+    files = (folder.metrics, folder.probes, folder.notes)
+    return _signs_of(folder.path, *map(pictures.stamp, files))
 
 
 @lru_cache(maxsize=64)
@@ -173,7 +174,7 @@ def _signs_of(path: Path, *_stamps: tuple) -> str:
         groups = 0
     lines, probes = lines_of(folder.metrics), lines_of(folder.probes)
     found = symptoms(lines, probes, groups, str(settings.get("reward", "")))
-    return live.symptoms_html([symptom.text for symptom in found])
+    return live.symptoms_html([*folder.read_notes().values(), *(symptom.text for symptom in found)])
 
 
 def _signs(panel: Panel, sight: Sight) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainers.errors import FaultError, InputError, StudioError
@@ -16,7 +17,7 @@ from trainers.failures import known_cause, out_of_memory
 from trainers.interruption import OutOfTime, StopRequested
 from trainers.registry import Registry
 from trainers.rewards.contract import Reward, RewardSpec
-from trainers.rewards.own import own_name, own_problems
+from trainers.rewards.own import comma_in, own_name, own_problems, refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +117,7 @@ def parse_mixture(text: str, rewards: Registry[RewardSpec]) -> tuple[tuple[str, 
         if own_name(name):
             problems += own_problems(name)
         elif name not in rewards:
-            problems.append(rewards.unknown(name))
+            problems.append(_comma_in_a_path(text) or rewards.unknown(name))
         if any(name == earlier for earlier, _ in parts):
             problems.append(f"The reward '{name}' is given twice; add the weights and write it once.")
         weight = _weight(number) if colon else 1.0
@@ -179,6 +180,13 @@ def _rows(text: str, rewards: Registry[RewardSpec]) -> list[RewardSpec]:
         return [rewards.get(name) for name, _ in parse_mixture(text, rewards)]
     except InputError:
         return []
+
+
+def _comma_in_a_path(text: str) -> str:
+    """Return the sentence about a comma in the path of a function's file; empty when there is none."""
+    whole = own_name(text.replace(",", "\0"))
+    path = whole["file"].replace("\0", ",") if whole else ""
+    return comma_in(path) if whole and not refusal("") and Path(path).expanduser().is_file() else ""
 
 
 def _split(piece: str) -> tuple[str, str, str]:

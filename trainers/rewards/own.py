@@ -1,15 +1,14 @@
 """A reward of one's own: ``file.py:function``, for people who run the engine on their own machine.
 Torch-free.
 
-The function gets pictures (B, 3, H, W) in [0, 1] and the B prompts, and returns B numbers. It is a black
-box unless the file says ``function.differentiable = True``. Before a run the file is parsed and never
-executed. Refused where others can start runs: on Spaces, in the app, and wherever ``RSM_ALLOW_OWN_CODE`` is
-0.
+The function gets images (B, 3, H, W) in [0, 1] and the B prompts, and returns B numbers; ``own_function``
+lists the other forms that are served. It is a black box unless the file says
+``function.differentiable = True``. Before a run the file is parsed and never executed. Refused where others
+can start runs: on Spaces, in the app, and wherever ``RSM_ALLOW_OWN_CODE`` is 0.
 """
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from typing import Any
 
 from trainers.registry import Registry
 from trainers.rewards.contract import RewardSpec
+from trainers.rewards.own_source import NOT_PYTHON, parse, says_differentiable, source_problems
 
 PERMISSION = "RSM_ALLOW_OWN_CODE"
 _FUNCTION = "a function of your own"
-_NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last two from deep nesting
 _NAME = re.compile(r"(?P<file>[^,]+\.py):(?P<function>[A-Za-z_]\w*)")
 
 
@@ -62,9 +61,9 @@ class OwnSpec(RewardSpec):
     function: str
 
     def load(self) -> Any:
-        """Return a factory ``load(device) -> Reward``; imports the file when it is called."""
+        """Return a factory ``load(device, config) -> Reward``; imports the file when it is called."""
         importer = super().load()
-        return lambda device="cpu": importer(self.file, self.function)
+        return lambda device="cpu", config=None: importer(self.file, self.function, device, config)
 
 
 def own_problems(name: str) -> list[str]:
@@ -76,19 +75,24 @@ def own_problems(name: str) -> list[str]:
     path, function = _place(match["file"]), match["function"]
     if path is None:
         return [f"The file of the reward {name!r} cannot be found; write its path in full."]
+    if "," in str(path):
+        return [comma_in(path)]
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        return source_problems(path, function, parse(path))
     except FileNotFoundError:
         return [f"The file {path} of the reward '{name}' does not exist."]
     except OSError as error:
         return [f"The file {path} of the reward '{name}' cannot be read: {error.strerror}."]
-    except _NOT_PYTHON as error:
+    except NOT_PYTHON as error:
         return [f"The file {path} of the reward '{name}' is not valid Python: {error}."]
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    if function not in names:
-        there = f"it has {', '.join(names)}" if names else "it has none"
-        return [f"The file {path} has no function '{function}' at its top level ({there})."]
-    return []
+
+
+def comma_in(path: object) -> str:
+    """Return the sentence about a path with a comma."""
+    return (
+        f"The path {path} has a comma, which separates rewards: rename the folder, or make a link to the "
+        "file whose path has none, and name that."
+    )
 
 
 def resolved(mixture: str) -> str:
@@ -144,6 +148,7 @@ def own_spec(name: str) -> OwnSpec:
         unit="as the function has it",
         cost="as the function has it",
         source=str(path),
+        configured=True,
         file=path,
         function=function,
     )
@@ -151,16 +156,9 @@ def own_spec(name: str) -> OwnSpec:
 
 def _says_differentiable(path: Path, function: str) -> bool:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, *_NOT_PYTHON):
+        return says_differentiable(parse(path), function)
+    except (OSError, *NOT_PYTHON):
         return False
-    return any(
-        isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Constant)
-        and node.value.value is True
-        and any(ast.unparse(target) == f"{function}.differentiable" for target in node.targets)
-        for node in tree.body
-    )
 
 
 class RewardTable(Registry[RewardSpec]):
