@@ -1,8 +1,9 @@
 """The LoRA on disk, exactly as diffusers writes and reads it.
 
-``save_adapter`` uses the pipeline's own ``save_lora_weights`` with the adapter's metadata, without which
-diffusers would reload the LoRA with alpha = rank. ``reload_adapter`` goes through a fresh pipeline, so what
-is evaluated afterwards is the shipped file and nothing else.
+``save_adapter`` uses the pipeline's own ``save_lora_weights``. Programs that read tensors and not diffusers'
+own header take alpha for the rank, so the scale alpha / rank is multiplied into the weights and the header
+says alpha = rank: the LoRA counts as much in every program. ``reload_adapter`` goes through a fresh pipeline,
+so what is evaluated afterwards is the shipped file and nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from trainers.adapter_file import WEIGHTS, read_header
 from trainers.errors import FaultError, InputError
@@ -27,13 +29,14 @@ def save_adapter(policy: Policy, folder: Path) -> None:
     Raises:
         FaultError: The disk is full or the folder cannot be written; an older adapter stays.
     """
-    metadata = policy.network.peft_config[ADAPTER].to_dict()
+    metadata = policy.network.peft_config[ADAPTER].to_dict() | {"lora_alpha": policy.rank}
     # peft keeps the targets in a set, whose order differs from process to process.
     metadata["target_modules"] = sorted(metadata["target_modules"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".adapter-") as staging:
-            policy.model.save_lora(Path(staging), policy.shipped_state(), metadata)
+            tensors = _scaled(policy.shipped_state(), policy.alpha / policy.rank)
+            policy.model.save_lora(Path(staging), tensors, metadata)
             for file in Path(staging).iterdir():
                 content = file.read_bytes()
                 atomic_write(
@@ -41,6 +44,13 @@ def save_adapter(policy: Policy, folder: Path) -> None:
                 )
     except OSError as error:
         raise write_fault(folder / WEIGHTS, error) from error
+
+
+def _scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """Return a LoRA's tensors with a scale multiplied into the second matrix of each product B·A."""
+    return {
+        name: value * scale if name.endswith(".lora_B.weight") else value for name, value in tensors.items()
+    }
 
 
 def load_adapter(policy: Policy, file: Path) -> None:

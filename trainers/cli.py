@@ -231,6 +231,7 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
 
     interruption = Interruption(folder)
     signal.signal(signal.SIGTERM, interruption.on_sigterm)
+    signal.signal(signal.SIGINT, interruption.on_sigint)
     with ProgressBar() as bar:
         try:
             with uncollected():

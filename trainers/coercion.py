@@ -89,17 +89,11 @@ def problems(config: RunConfig) -> list[str]:
     found = []
     for name, info in FIELDS.items():
         found += _field_problems(name, getattr(config, name), info.metadata)
-    if not any(config.branches):
-        found.append("'branches' needs at least one step with 2 or more branches.")
     found += [
         f"'branches' has {k} at step {i}; a group needs at least 2 branches, or 0 for none."
         for i, k in enumerate(config.branches)
         if k == 1
     ]
-    if len(config.branches) > config.rollout_steps:
-        found.append(
-            f"'branches' lists {len(config.branches)} steps but a rollout has {config.rollout_steps}."
-        )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         found.append(f"'device' must be auto, cpu, cuda or cuda:N, not '{config.device}'.")
     return found

@@ -67,6 +67,13 @@ class RunConfig(ObjectiveSettings):
     eval_batch: int = setting(
         32, "Pictures sampled at once during evaluation.", group="evaluation", low=1, high=4096
     )
+    eval_steps: int = setting(
+        0,
+        "Sampling steps of the comparison and of the looks during training; 0 is the model's own number.",
+        group="evaluation",
+        low=0,
+        high=200,
+    )
     probe_prompts: int = setting(
         8,
         "Held-out prompts that are drawn and scored now and then during training, two pictures each.",

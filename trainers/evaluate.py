@@ -19,6 +19,7 @@ from trainers.config import RunConfig
 from trainers.core.schedule import Schedule
 from trainers.core.transition import mean as step_mean
 from trainers.errors import InputError
+from trainers.image_checks import check_finite
 from trainers.models import MODELS
 from trainers.models.base import PipelineModel
 from trainers.parallel import iterate_chunks, map_chunks
@@ -84,6 +85,7 @@ def sample_items(
 
     def draw(chunk: Sequence[Item]) -> Tensor:
         images = model.sample([i.prompt for i in chunk], [i.seed for i in chunk], guidance_scale)
+        check_finite(images, trained=bool(model.lora_names()))
         return (images * 255).round().to(torch.uint8)
 
     yield from iterate_chunks(draw, chunks, model.device)

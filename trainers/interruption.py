@@ -1,13 +1,16 @@
 """What may end a session early: a stop request, a second one in a hurry, or the end of its time.
 
-A stop request is the run's ``stop`` file or a SIGTERM. The engine asks ``check`` between two batches of every
-phase, so a stop acts within one batch. A stopped run still draws a comparison, as much of it as fits into
-``STOP_SECONDS``; a SIGTERM on top of a request (a hurry) leaves that out.
+A stop request is the run's ``stop`` file, a SIGTERM, or the first Ctrl-C in a shell. The engine asks
+``check`` between two batches of every phase, so a stop acts within one batch. A stopped run still draws a
+comparison, as much of it as fits into ``STOP_SECONDS``; a SIGTERM on top of a request (a hurry) leaves that
+out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 
 from trainers.run_folder import RunFolder
@@ -55,6 +58,23 @@ class Interruption:
         """Take a SIGTERM as a stop request, or as a hurry when there already is one."""
         self.hurry = self.hurry or self._signalled or self._folder.stop_requested()
         self._signalled = True
+
+    def on_sigint(self, *_) -> None:
+        """Take the first Ctrl-C as a stop request and say so; the second one leaves.
+
+        Raises:
+            KeyboardInterrupt: It is the second one.
+        """
+        if self._signalled:
+            self.hurry = True
+            raise KeyboardInterrupt
+        self.on_sigterm()
+        # Not print: a signal may come while the interpreter is within a write to the same stream.
+        with contextlib.suppress(OSError):
+            os.write(
+                2,
+                b"\nStopping: what was learned is kept and compared. Press Ctrl-C again to leave at once.\n",
+            )
 
     @property
     def stop(self) -> bool:

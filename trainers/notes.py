@@ -43,6 +43,10 @@ class Notes:
         for listener in self._listeners:
             listener(text)
 
+    def has(self, kind: str) -> bool:
+        """Whether there is a note of a kind."""
+        return kind in self._texts
+
     def drop(self, kind: str) -> None:
         """Take a note back that is not true any more; errors as in ``add``."""
         if self._texts.pop(kind, None) is not None:

@@ -17,6 +17,7 @@ from trainers.errors import FaultError, InputError
 from trainers.processes import process_age
 from trainers.rewards.remote import endpoint_problems
 from trainers.run_folder import RunFolder, atomic_write
+from trainers.run_inputs import input_problems, keep_inputs
 
 
 def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
@@ -42,6 +43,7 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
     if beginning is not None:  # a copy, so that the run can be resumed whatever becomes of the original
         atomic_write(folder.start / WEIGHTS, beginning.read_bytes())
     atomic_write(folder.config, config.to_json())
+    keep_inputs(folder, config)
     return folder
 
 
@@ -74,8 +76,8 @@ def reopen(
         keep_stop: Whether a stop request from before this process began is meant for this session too.
 
     Raises:
-        InputError: There is no run, it is still at work, it is finished and gets no more time, or it names an
-            endpoint where that is refused.
+        InputError: There is no run, it is still at work, it is finished and gets no more time, it names an
+            endpoint where that is refused, or something that its numbers depend on has changed.
         FaultError: Its settings are damaged.
     """
     folder = existing(path)
@@ -92,8 +94,9 @@ def reopen(
             "raise --budget-seconds."
         )
     config = from_mapping(values | dict(limits or {}))
-    if found := endpoint_problems(config):
+    if found := endpoint_problems(config) + input_problems(folder, config):
         raise InputError(*found)
+    keep_inputs(folder, config)
     if limits:
         atomic_write(folder.config, config.to_json())
     if not keep_stop:

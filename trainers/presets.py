@@ -132,13 +132,45 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     unknown = found_model + ([] if estimator in METHODS else [METHODS.unknown(estimator)])
     known = not found_model and estimator in METHODS
     base = preset(model, estimator, reward) if known else {}
-    config = RunConfig(**(base | clean))
+    config = _branches_fitted(RunConfig(**(base | clean)), base)
     found += unknown + problems(config) + endpoint_problems(config) + reward_problems(config)
     if not unknown and not _mixture_problems(config.reward):
         found += _method_problems(config)
     if found:
         raise InputError(*dict.fromkeys(found))
     return config
+
+
+def _branches_fitted(config: RunConfig, base: Mapping[str, Any]) -> RunConfig:
+    """Return a config whose branches, where they are those it began with, fit a rollout of fewer steps.
+
+    Each is moved to the same part of the shorter rollout; the last step, where nothing is drawn, stays
+    without branches when it was.
+    """
+    default = base.get("branches", RunConfig.branches)
+    before, now = base.get("rollout_steps", RunConfig.rollout_steps), config.rollout_steps
+    if config.branches != default or not 2 <= now < before:
+        return config
+    last = now - 1 if len(default) == before and default[-1] else now - 2
+    counts = [0] * (last + 1)
+    for step, count in enumerate(default):
+        moved = min(step * now // before, last)
+        counts[moved] = max(counts[moved], count)
+    return dataclasses.replace(
+        config, branches=tuple(counts[: max(i for i, k in enumerate(counts) if k) + 1])
+    )
+
+
+def _branch_problems(config: RunConfig) -> list[str]:
+    """Say what is wrong with the branches of a method that branches; other methods read none."""
+    found = []
+    if not any(config.branches):
+        found.append("'branches' needs at least one step with 2 or more branches.")
+    if len(config.branches) > config.rollout_steps:
+        found.append(
+            f"'branches' lists {len(config.branches)} steps but a rollout has {config.rollout_steps}."
+        )
+    return found
 
 
 def _from_the_root(values: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -195,6 +227,7 @@ def _method_problems(config: RunConfig) -> list[str]:
         return list(error.problems)
     differentiable = all(REWARDS.get(name).differentiable for name, _ in parse_mixture(config.reward))
     found = misfit(method, MODELS.get(config.model).family, differentiable)
+    found += _branch_problems(config) if method.branching in ("tree", "per_step") else []
     return found + setting_problems(method, config) + model_problems(config)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from trainers.config import RunConfig
 from trainers.core.transition import mean as step_mean
 from trainers.evaluate import Item, Scorer, Scores
+from trainers.image_checks import check_decoded
 from trainers.loop import Trainer
 from trainers.machine import decoding_batch
 from trainers.models.base import Conditions
@@ -117,6 +118,7 @@ class Probes:
             policy.evaluations = counted
         chunks = latents.split(decoding_batch(latents.device, policy.micro_batch))
         pictures = torch.cat(map_chunks(model.decode, chunks, latents.device))
+        check_decoded(pictures, latents)
         return (pictures * 255).round().to(torch.uint8).cpu()
 
     def _save(self, updates: int, scores: Scores) -> list[str]:

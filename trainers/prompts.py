@@ -42,16 +42,26 @@ def load_prompts(name_or_path: str) -> list[str]:
         InputError: The name is unknown, the file unreadable, empty, or a prompt is too long; every
             problem is reported.
     """
+    path = prompt_file(name_or_path)
+    text = _text(path)
+    if path.suffix == RECORDS:
+        return check_prompts([record["prompt"] for record in _records(text, path)], str(path))
+    return check_prompts(text.splitlines(), str(path))
+
+
+def prompt_file(name_or_path: str) -> Path:
+    """Return the file of a built-in set, or the one that a path names.
+
+    Raises:
+        InputError: There is neither.
+    """
     path = _place(name_or_path)
     if not path.is_file():
         raise InputError(
             f"'{name_or_path}' is neither a built-in prompt set nor a file. "
             f"{nearest(name_or_path, builtin_sets())}"
         )
-    text = _text(path)
-    if path.suffix == RECORDS:
-        return check_prompts([record["prompt"] for record in _records(text, path)], str(path))
-    return check_prompts(text.splitlines(), str(path))
+    return path
 
 
 def absolute_prompts(name_or_path: str) -> str:

@@ -19,6 +19,7 @@ from trainers.prompts import load_prompts
 from trainers.rewards.own import resolved
 from trainers.rewards.remote import endpoint_problems
 from trainers.run_folder import RunFolder
+from trainers.run_inputs import kept
 
 
 def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int) -> dict:
@@ -40,7 +41,7 @@ def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int
         raise InputError(f"The run in {folder.path} has no adapter yet; resume it first.")
     if samples < 1:
         raise InputError("'--samples' must be 1 or more.")
-    config = from_mapping(folder.read_config())
+    config = kept(folder, from_mapping(folder.read_config()))
     device = choose_device(config)
     quiet_libraries()
     use_threads(config)

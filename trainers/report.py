@@ -8,6 +8,8 @@ one are removed together with what was written about them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,11 +19,14 @@ from torch import Tensor
 
 from trainers import evaluate as ev
 from trainers.baseline_clock import BaselineClock
+from trainers.cautions import trained_on
 from trainers.checkpoint import Progress
 from trainers.config import RunConfig
+from trainers.image_checks import check_not_black
 from trainers.interruption import Interruption
 from trainers.models.base import PipelineModel
 from trainers.pictures import picture_name, read_pictures, save_pictures
+from trainers.prompts import load_prompts
 from trainers.run_folder import RunFolder, read_json, read_lines, write_json, write_lines
 
 
@@ -44,6 +49,7 @@ class Comparison:
         self.items = list(items)
         self.clock = BaselineClock(folder, len(self.items))
         self._interruption = interruption
+        self._of = ""
         self._tell = tell
 
     def before(self, model: PipelineModel) -> ev.Scores:
@@ -52,7 +58,9 @@ class Comparison:
         Raises:
             StopRequested, OutOfTime: The work is to end; what was drawn stays.
         """
+        self._own_baseline(model)
         pictures, started = self._draw("before", model, self.clock.drew), time.monotonic()
+        check_not_black(pictures)
         scores = self.scorer.score(pictures, self.items)
         self.clock.scored(time.monotonic() - started)
         record = self.folder.samples / "before.jsonl"
@@ -84,15 +92,37 @@ class Comparison:
         return before, self.scorer.score(pictures, items)
 
     def forget_others_than(self, updates: int) -> None:
-        """Remove pictures and numbers of the adapter of another update, before it is replaced."""
-        owner, wanted = self.folder.samples / "after.json", {"updates": updates}
-        if read_json(owner) == wanted:
+        """Remove pictures and numbers of another update's adapter, or of another baseline's prompts."""
+        owner, wanted = self.folder.samples / "after.json", {"updates": updates, "of": self._of}
+        known = read_json(owner) or {}
+        if wanted == {"of": self._of} | known:  # an earlier version's run does not say of what
             return
         old = (self.folder.samples / "after").glob("*.png")
         for path in (self.folder.report, self.folder.pairs, *old):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         write_json(owner, wanted)
+
+    def _own_baseline(self, model: PipelineModel) -> None:
+        """Remove base images that were drawn for other prompts, seeds or sampling settings than these.
+
+        What they were drawn for is written down before the first one is. Runs of earlier versions have only
+        the rewards' file, which names prompts and seeds.
+        """
+        owner, record = self.folder.samples / "baseline.json", self.folder.samples / "before.jsonl"
+        sampling = model.sampling_record(self.config.guidance_scale)
+        wanted = {"items": [[item.prompt, item.seed] for item in self.items], "sampling": sampling}
+        wanted = json.loads(json.dumps(wanted, default=str))
+        known = read_json(owner)
+        lines = [[line.get("prompt"), line.get("seed")] for line in read_lines(record)]
+        same = known == wanted if known is not None else lines in ([], wanted["items"])
+        if not same:
+            for path in (record, *(self.folder.samples / "before").glob("*.png")):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+        if known != wanted:
+            write_json(owner, wanted)
+        self._of = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
 
     def _draw(
         self, side: str, model: PipelineModel, count: Callable[[int, float], None] | None = None
@@ -162,6 +192,8 @@ class Comparison:
             "updates": progress.updates,
             "images_sampled": progress.images_sampled,
             "network_evaluations": progress.evaluations,
+            "prompts": len(dict.fromkeys(prompts)),
+            "prompts_trained_on": trained_on(load_prompts(self.config.prompts), prompts),
             "sampling": model.sampling_record(self.config.guidance_scale),
             "train_seconds": progress.train_seconds,
         }
@@ -171,6 +203,14 @@ def verdict(report: dict) -> str:
     """Say in one line what a report found."""
     pairs, before, after = report["paired"], report["before"]["reward"], report["after"]["reward"]
     return (
-        f"Reward {before['mean']:.3f} → {after['mean']:.3f} on {pairs['n']} held-out pictures "
+        f"Reward {before['mean']:.3f} → {after['mean']:.3f} on {pairs['n']} {_which(report)} "
         f"(gain {pairs['mean_gain']:+.3f}, z = {pairs['z']:.1f}, better on {pairs['win_rate']:.0%})."
     )
+
+
+def _which(report: dict) -> str:
+    """Name the pictures of a comparison: held-out ones, unless prompts of theirs are trained on."""
+    shared = report.get("prompts_trained_on")
+    if not shared:
+        return "held-out pictures"
+    return f"pictures, {shared} of whose {report['prompts']} prompts are trained on"

@@ -96,6 +96,8 @@ class RunFolder:
         self.start = self.path / "start"
         self.report = self.path / "report.json"
         self.notes = self.path / "notes.json"
+        self.inputs = self.path / "inputs"
+        self.inputs_record = self.inputs / "inputs.json"
         self.machine = self.path / "machine.json"
         self.log = self.path / "log.txt"
         self.stop_file = self.path / "stop"

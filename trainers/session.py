@@ -25,6 +25,7 @@ from trainers.checkpoint import Checkpoint, load_latest, save_checkpoint
 from trainers.config import RunConfig
 from trainers.errors import FaultError, StudioError
 from trainers.failures import MEMORY, explain, out_of_memory
+from trainers.first_checks import CONSTANT, after_baseline, before_baseline, unchanged_sentence
 from trainers.interruption import FINISHING_SECONDS, STOP_SECONDS, Interruption, OutOfTime, StopRequested
 from trainers.loading import load_trainer
 from trainers.loop import Trainer, UpdateMetrics
@@ -33,7 +34,7 @@ from trainers.models.base import PipelineModel
 from trainers.models.configured import configured
 from trainers.models.memory import EVERYTHING
 from trainers.notes import Notes
-from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS
+from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS, groups_per_rollout
 from trainers.probes import Probes
 from trainers.processes import process_age, process_identity
 from trainers.prompts import load_prompts
@@ -48,6 +49,7 @@ from trainers.run_folder import (
     write_json,
     write_lines,
 )
+from trainers.run_inputs import kept
 
 Listener = Callable[[RunStatus], None]
 
@@ -79,7 +81,7 @@ class Session:
         self.folder = folder
         self.notes = Notes(folder, self._log, *([on_note] if on_note else []))
         self.ranks = ranks
-        self.config = config
+        self.config = kept(folder, config)
         self.interruption = interruption or Interruption(folder)
         self._listener = listener
         process = psutil.Process()
@@ -117,8 +119,7 @@ class Session:
         try:
             self._work()
         except StopRequested:
-            learned = "what was learned is saved" if self.status.updates else "nothing was learned yet"
-            self._stopped(f"Stopped before the comparison could be drawn; {learned}. Resume to go on.")
+            self._stopped(f"Stopped before the comparison could be drawn; {self._kept_words()}")
         except OutOfTime:
             self._update(
                 state="interrupted",
@@ -130,7 +131,7 @@ class Session:
             raise
         except (KeyboardInterrupt, SystemExit):
             self.interruption.hurry = True  # threads that wait for a server are waited for at the end
-            self._fail("The run was ended by the system before it could finish.")
+            self._stopped(f"Left at once, before the comparison; {self._kept_words()}")
             raise
         except Exception as error:
             self._fail(explain(error))
@@ -140,6 +141,10 @@ class Session:
         finally:
             self._dismiss()
         return self.status
+
+    def _kept_words(self) -> str:
+        kept = any(self.folder.checkpoints.glob("*.safetensors"))
+        return f"{'what was learned is saved' if kept else 'nothing was learned yet'}. Resume to go on."
 
     def _dismiss(self) -> None:
         """Let the other processes go, whatever they last met."""
@@ -179,6 +184,7 @@ class Session:
         if (footprint := trainer.policy.model.footprint) != EVERYTHING:
             self._log(f"fitted into memory: {footprint}")
         scorer.interrupt_with(self.interruption.check_wait)
+        before_baseline(trainer.policy, scorer, items, config, self.notes, self._log)
         self._probes = Probes(self.folder, config, scorer, items)
 
         def tell(text: str) -> None:
@@ -192,6 +198,7 @@ class Session:
         self._update(phase="baseline", message=drawing)
         scores = comparison.before(model)
         self._baseline_seconds = comparison.clock.seconds
+        after_baseline(scores, self.config, self.used_seconds, self._evaluation_seconds(), self.notes)
         return scores
 
     def _restore(self, trainer: Trainer) -> None:
@@ -329,10 +336,9 @@ class Session:
         before, after = comparison.after(model, before)
         stopped = stopped or len(after.pictures) < len(comparison.items)
         if not stopped and trainer.progress.updates and torch.equal(after.pictures, before.pictures):
-            raise FaultError(
-                "The saved adapter does not change a single picture after reloading, so the training had no "
-                "effect. Train longer or with a larger learning_rate."
-            )
+            constant = CONSTANT in self.folder.read_notes()
+            groups = groups_per_rollout(self.config)
+            raise FaultError(unchanged_sentence(self.folder.read_metrics(), groups, constant))
         self._update(phase="save", message="Writing the comparison.")
         comparison.write(before, after)
         report = comparison.report(model, trainer.progress, before, after)

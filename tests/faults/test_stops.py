@@ -7,6 +7,7 @@ from tests.faults import watched_reward
 from tests.faults.sessions import ADAPTER, same, session, tiny_config
 from trainers import interruption
 from trainers.checkpoint import load_latest
+from trainers.first_checks import TRIED
 from trainers.interruption import Interruption
 from trainers.run_folder import RunFolder
 
@@ -97,9 +98,10 @@ def test_a_stop_inside_a_rollout_undoes_it(estimator, whole, tmp_path):
     reference, run = whole(estimator), tmp_path / "run"
     folder = RunFolder(run)
     per_rollout = folder_images(reference)
-    watched_reward.watch(8 + per_rollout + 1, folder.request_stop)
+    begun = TRIED + 8 + per_rollout + 1
+    watched_reward.watch(begun, folder.request_stop)
     status = session(run, config_of(estimator)).run()
-    assert watched_reward.Watched.pictures > 8 + per_rollout + 1, "the second rollout had begun"
+    assert watched_reward.Watched.pictures > begun, "the second rollout had begun"
     assert status.state == "stopped" and status.updates == len(folder.read_metrics()) == 1
     assert load_latest(folder).progress.updates == 1 == folder.read_report()["updates"]
     assert (run / ADAPTER).exists()

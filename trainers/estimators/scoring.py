@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainers.core.precision import in_full_precision
+from trainers.image_checks import check_decoded
 from trainers.loss_scale import power_of_two
 from trainers.machine import decoding_batch, differentiable_attention
 from trainers.parallel import map_chunks, overlapped
@@ -27,6 +28,7 @@ def score(task: Task, latents: Tensor, prompt_index: Tensor) -> Tensor:
             return task.policy.model.decode(latents[chunk])
 
     def judge(chunk: Tensor, images: Tensor) -> Tensor:
+        check_decoded(images, latents[chunk])
         with phase("reward"):
             return in_full_precision(task.reward(images, [words[i] for i in chunk.tolist()]))
 
@@ -58,6 +60,7 @@ def reward_gradient(task: Task, clean: Tensor, leaf: Tensor, index: Tensor) -> t
     """Return the (B,) rewards of finished latents and their gradient, shaped like ``leaf``."""
     with phase("decode"):
         images = task.policy.model.decode(clean)
+    check_decoded(images, clean)
     with phase("reward"):
         values = task.reward(images, prompts_of(task, index))
     with phase("reward_gradient"):

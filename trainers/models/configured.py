@@ -27,6 +27,8 @@ def configured(config: RunConfig, spec: ModelSpec | None = None) -> ModelSpec:
     call = dict(spec.call)
     if config.resolution:
         call |= {"height": config.resolution, "width": config.resolution}
+    if config.eval_steps:
+        call["num_inference_steps"] = config.eval_steps
     if spec.guidance == "distilled" and config.guidance_scale is not None:
         call["guidance_scale"] = config.guidance_scale
     return replace(

@@ -86,6 +86,26 @@ class Mixture(Reward):
         """
         return {part.name: _finite(part.name, _score(part, images, prompts, metadata)) for part in self.parts}
 
+    def try_out(self, images: Tensor, prompts: Sequence[str], gradient: bool) -> None:
+        """Score images once for whatever that may show: a reward that fails does so before any are drawn.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], which need not look like anything; their values are not read.
+            prompts: the B captions.
+            gradient: whether the gradient is to be read as well.
+
+        Raises:
+            FaultError: if a reward fails.
+        """
+        import torch
+
+        for part in self.parts:
+            leaf = images.clone().requires_grad_(gradient and part.spec.differentiable)
+            with torch.set_grad_enabled(leaf.requires_grad):
+                values = _score(part, leaf, prompts, None)
+                if leaf.requires_grad:
+                    torch.autograd.grad(values.sum(), leaf)
+
     def interrupt_with(self, check):
         for part in self.parts:
             part.reward.interrupt_with(check)

@@ -169,12 +169,6 @@ def load_function(file: Path, name: str, device: str = "cpu", config: RunConfig 
     return OwnFunction(function, own_spec(text).differentiable, records)
 
 
-def sources_of(file: Path) -> list[Path]:
-    """Return an imported reward file and the neighbours that it imported, of which its values depend."""
-    folder = file.resolve().parent
-    return [file, *sorted(path for path, _ in _neighbours(folder) if path != file.resolve())]
-
-
 def _imported(file: Path) -> ModuleType:
     """Run a file as a module that may import its neighbours, as a script in that folder could.
 

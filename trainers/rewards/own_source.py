@@ -108,3 +108,30 @@ def _arguments(arguments: ast.arguments) -> tuple[int, list[str]]:
     needed = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
     pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     return needed, [argument.arg for argument, default in pairs if default is None]
+
+
+def source_files(path: Path) -> list[Path]:
+    """Return a reward file and the neighbours in its folder that it imports, and what these import."""
+    folder, found, waiting = path.parent, [], [path]
+    while waiting:
+        file = waiting.pop(0)
+        if file in found:
+            continue
+        found.append(file)
+        try:
+            names = sorted(set(_imported_names(parse(file))))
+        except (OSError, *NOT_PYTHON):
+            continue
+        for name in names:
+            module, package = folder / f"{name}.py", folder / name
+            waiting += [module] if module.is_file() else []
+            waiting += sorted(package.rglob("*.py")) if package.is_dir() else []
+    return found
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]

@@ -1,0 +1,104 @@
+"""What a person should know before they start a run that can be started, as sentences by kind. Torch-free.
+
+They become the run's notes (``trainers.notes``); the page and ``--dry-run`` show them beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainers.config import RunConfig
+from trainers.models.configured import configured
+from trainers.preflight import estimate, reference
+from trainers.presets import default_config
+from trainers.prompts import load_prompts
+
+FEW_STEPS_RATIO = 3
+"""How many times the rollout's steps the comparison may take before that is worth a sentence."""
+
+
+def cautions(config: RunConfig, own: Sequence[str] | None = None) -> dict[str, str]:
+    """Return a sentence for everything that is allowed and may surprise.
+
+    Args:
+        config: The settings, already checked.
+        own: The training prompts when they are not those that ``config.prompts`` names.
+
+    Raises:
+        InputError: A prompt file cannot be read.
+    """
+    training = load_prompts(config.prompts) if own is None else own
+    found = {
+        "overlap": overlap_sentence(trained_on(training, _compared(config)), len(_compared(config))),
+        "steps": _steps_sentence(config),
+        "budget": _budget_sentence(config),
+    }
+    return {kind: text for kind, text in found.items() if text}
+
+
+def trained_on(training: Sequence[str], compared: Sequence[str]) -> int:
+    """Return how many different prompts of a comparison are trained on, spaces and case aside."""
+    known = {_key(prompt) for prompt in training}
+    return sum(_key(prompt) in known for prompt in dict.fromkeys(compared))
+
+
+def overlap_sentence(shared: int, compared: int) -> str:
+    """Return what is to be said of a comparison on training prompts; empty when none is."""
+    if not shared:
+        return ""
+    which = f"{shared} of the {compared} prompts" if shared < compared else f"All {compared} prompts"
+    if compared == 1:
+        which = "The one prompt"
+    return (
+        f"{which} of the comparison {'is' if shared == 1 else 'are'} trained on as well, so the gain is not "
+        "one on new prompts. Name other heldout_prompts to measure that."
+    )
+
+
+def _compared(config: RunConfig) -> list[str]:
+    return load_prompts(config.heldout_prompts)[: config.eval_prompts]
+
+
+def _key(prompt: str) -> str:
+    return " ".join(prompt.split()).casefold()
+
+
+def _steps_sentence(config: RunConfig) -> str:
+    """Say that a checkpoint which somebody trains in few steps is compared in many."""
+    asked = (
+        default_config(config.model, config.estimator, config.reward).rollout_steps != config.rollout_steps
+    )
+    steps = configured(config).call.get("num_inference_steps")
+    if not asked or not isinstance(steps, int) or steps < FEW_STEPS_RATIO * config.rollout_steps:
+        return ""
+    return (
+        f"Rollouts take {config.rollout_steps} sampling steps and the comparison {steps}. A checkpoint that "
+        f"was made for few steps is to be compared in few: set eval_steps={config.rollout_steps} as well."
+    )
+
+
+def _budget_sentence(config: RunConfig) -> str:
+    """Say that the comparison alone takes longer than the budget, by the speed of the reference machine."""
+    speed = reference(config)
+    if speed is None:
+        return ""
+    expected = estimate(config, speed)
+    if expected.fits:
+        return ""
+    return too_short(config, expected.comparison_seconds, expected.total_seconds)
+
+
+def too_short(config: RunConfig, comparison: float, whole: float) -> str:
+    """Return the sentence about a budget without room for training beside the comparison.
+
+    Args:
+        config: The settings.
+        comparison: Seconds of the comparison, both sides.
+        whole: Seconds that the run will take.
+    """
+    images = 2 * config.eval_prompts * config.eval_samples_per_prompt
+    return (
+        f"The budget of {config.budget_seconds:g} s has no room for training beside the comparison: its "
+        f"{images} images take about {comparison:.0f} s, so the run makes one update and takes about "
+        f"{whole:.0f} s. Give more budget_seconds, or fewer eval_prompts than {config.eval_prompts}."
+    )
