@@ -7,9 +7,10 @@ import time
 
 TIMEOUT_SECONDS = 3.0
 REMEMBERED_SECONDS = 30.0
+ANSWERS, SILENT, NOTHING = "answers", "silent", "nothing"
 
 _lock = threading.Lock()
-_answers: dict[str, tuple[float, bool]] = {}
+_answers: dict[str, tuple[float, str]] = {}
 
 
 def reachable(address: str) -> bool:
@@ -18,21 +19,36 @@ def reachable(address: str) -> bool:
     Args:
         address: http or https.
     """
+    return _remembered(address) == ANSWERS
+
+
+def listening(address: str) -> bool:
+    """Return whether a server takes connections at an address, though it may be too busy to answer soon.
+
+    Args:
+        address: http or https.
+    """
+    return _remembered(address) != NOTHING
+
+
+def _remembered(address: str) -> str:
     with _lock:
-        asked, answer = _answers.get(address, (float("-inf"), False))
+        asked, found = _answers.get(address, (float("-inf"), NOTHING))
     if time.monotonic() - asked < REMEMBERED_SECONDS:
-        return answer
-    answer = _ask(address)
+        return found
+    found = _ask(address)
     with _lock:
-        _answers[address] = (time.monotonic(), answer)
-    return answer
+        _answers[address] = (time.monotonic(), found)
+    return found
 
 
-def _ask(address: str) -> bool:
+def _ask(address: str) -> str:
     import httpx
 
     try:
         httpx.head(address, timeout=TIMEOUT_SECONDS)
+    except (httpx.ReadTimeout, httpx.WriteTimeout):
+        return SILENT  # a server with one worker answers nobody while it scores a batch
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
-        return False
-    return True
+        return NOTHING
+    return ANSWERS

@@ -66,6 +66,7 @@ class Endpoint:
         parallel: requests that are made at the same time at most.
 
     Attributes:
+        unpack: reads the explanation of a failure; what it raises means that it is plain text.
         check: called with the seconds waited, several times a second while an answer is awaited; what it
             raises ends the wait.
     """
@@ -77,6 +78,7 @@ class Endpoint:
         self.address = address
         self.timeout = timeout
         self.retries = retries
+        self.unpack: Callable[[bytes], object] = json.loads
         self.check: Callable[[float], None] = lambda seconds: None
         self._key = key
         sent = {"Accept-Encoding": "identity"}  # a small answer must not unpack to a huge one
@@ -158,7 +160,7 @@ class Endpoint:
         async with self._client.stream("POST", self.address, content=content, headers=headers) as answer:
             body = await _read(answer)
             if answer.status_code != 200:
-                raise _refusal(answer, explanation(body, self._key))
+                raise _refusal(answer, explanation(body, self._key, self.unpack))
             return body
 
 
@@ -189,27 +191,31 @@ def _refusal(answer: httpx.Response, told: str) -> _Trouble:
     return _Trouble(words, code in _PASSING, pause, code, told)
 
 
-def explanation(body: bytes, key: str = "") -> str:
+def explanation(body: bytes, key: str = "", unpack: Callable[[bytes], object] = json.loads) -> str:
     """Return the beginning of what an endpoint says about a failure, on one line; empty for web pages.
 
     Args:
         body: the answer.
         key: what must not be repeated.
+        unpack: reads it where it is more than plain text.
     """
     text = body.decode("utf-8", errors="replace")
     try:
-        text = _message(json.loads(text)) or text
-    except (ValueError, RecursionError):
+        text = _message(unpack(body)) or text
+    except Exception:  # whatever broken bytes make a reader raise
         text = "" if text.lstrip().startswith("<") else text
     text = "".join(letter if letter.isprintable() and letter != "\ufffd" else " " for letter in text)
     text = " ".join((text.replace(key, "…") if key else text).split())
     return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
 
 
+_EXPLAINED = ("error", "message", "detail", "traceback")
+
+
 def _message(record: Any) -> str:
     """Return the sentence in the usual forms of an error; empty where there is none."""
     while isinstance(record, dict):
-        record = next((record[name] for name in ("error", "message", "detail") if name in record), None)
+        record = next((record[name] for name in _EXPLAINED if name in record), None)
     return record if isinstance(record, str) else ""
 
 
@@ -244,6 +250,13 @@ def shown(address: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
 
+def _single(value: object) -> object:
+    """Return the one number of a list of one, as models with one output answer; anything else as it is."""
+    return (
+        value[0] if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1 else value
+    )
+
+
 def checked_scores(values: object, count: int) -> list[float]:
     """Return scores as numbers.
 
@@ -255,7 +268,7 @@ def checked_scores(values: object, count: int) -> list[float]:
     if len(values) != count:
         raise BadAnswer(f"with {len(values)} scores for {count} pictures")
     try:
-        numbers = [float(value) for value in values]
+        numbers = [float(_single(value)) for value in values]
     except (TypeError, ValueError):
         raise BadAnswer("with scores that are no numbers") from None
     bad = next((number for number in numbers if not math.isfinite(number)), None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError, StudioError
-from trainers.reachable import reachable
+from trainers.reachable import listening
 from trainers.rewards.own import refusal
 
 SERVER_VARIABLE = "RSM_REWARD_SERVER"
@@ -134,7 +134,7 @@ def judge_obstacles(config: RunConfig, ask: bool) -> list[str]:
 def _unreachable(name: str, address: str, ask: bool) -> list[str]:
     from trainers.rewards.endpoint import shown
 
-    if not ask or reachable(address):
+    if not ask or listening(address):
         return []
     return [
         f"Nothing answers at {shown(address)}, the endpoint of the reward '{name}'. Start it, or correct the "

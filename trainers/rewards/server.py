@@ -96,7 +96,7 @@ def read_scores(body: bytes, count: int, protocol: str) -> list[float]:
         BadAnswer: it holds none, or not ``count``, or is not what the protocol says.
     """
     try:
-        answer = json.loads(body) if protocol == "json" else _Plain(io.BytesIO(body)).load()
+        answer = json.loads(body) if protocol == "json" else plain_pickle(body)
     except BadAnswer:
         raise
     except Exception:  # a broken pickle raises whatever its bytes happen to ask for
@@ -106,6 +106,11 @@ def read_scores(body: bytes, count: int, protocol: str) -> list[float]:
         if answer is None:
             raise BadAnswer(f"without any of {', '.join(KEYS)}")
     return checked_scores(answer.tolist() if hasattr(answer, "tolist") else answer, count)
+
+
+def plain_pickle(body: bytes) -> Any:
+    """Return what a pickle of plain values holds; raises ``BadAnswer`` or whatever its bytes ask for."""
+    return _Plain(io.BytesIO(body)).load()
 
 
 class _Plain(pickle.Unpickler):
@@ -127,4 +132,6 @@ def load(device: str = "cpu", config: RunConfig | None = None) -> RewardServer:
     config = config or RunConfig()
     address = server_address(config)
     endpoint = Endpoint("server", address, config.endpoint_timeout, config.endpoint_retries)
+    if config.server_protocol == "pickle":
+        endpoint.unpack = plain_pickle
     return RewardServer(endpoint, config.server_protocol, prompt_records(config))
