@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from trainers.adapter_file import find_adapter, read_header
+from trainers.cautions import cautions
 from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
 from trainers.config import RunConfig
@@ -139,6 +140,8 @@ def _follow(options) -> int:
 def _train(options) -> int:
     config = _startable(_config(options))
     if options.dry_run:
+        for text in cautions(config).values():
+            print(f"Note: {text}", file=sys.stderr)
         print(config.to_json(), end="")
         return 0
     if options.out is None:

@@ -46,6 +46,7 @@ class Policy:
     Attributes:
         model: The family adapter.
         rank, alpha: Of the LoRA.
+        dtype: Precision of the networks.
         network: The denoiser in training precision with the LoRA injected.
         guidance_scale: Classifier-free guidance of every output; 1 means none.
         train_unconditional: Whether the unconditional half of classifier-free guidance carries gradient.
@@ -87,7 +88,7 @@ class Policy:
             InputError: The network offers no checkpoints or has no repeated blocks to compile.
         """
         self.model = model
-        self.rank, self.alpha = rank, float(alpha)
+        self.rank, self.alpha, self.dtype = rank, float(alpha), dtype
         self.guidance_scale = model.classifier_free_scale(guidance_scale)
         self.micro_batch = micro_batch
         self.evaluations = self.sampled = 0
