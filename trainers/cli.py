@@ -28,6 +28,7 @@ from trainers.failures import explain
 from trainers.importing import uncollected
 from trainers.interruption import Interruption
 from trainers.launch import launched
+from trainers.lora_export import add_export_lora
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.families import supported
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--samples", type=int, default=2, help="pictures per prompt")
     evaluate.set_defaults(command=_evaluate)
     add_export(commands.add_parser("export-metrics", help="copy a run's metrics to an experiment tracker"))
+    add_export_lora(
+        commands.add_parser("export-lora", help="write a LoRA of Stable Diffusion 1, 2 or XL in kohya's form")
+    )
     add_lab(commands.add_parser("lab", help="study the estimators on a law that is known exactly"))
     add_bench(commands.add_parser("bench", help="measure speed, or compare the methods on pictures"))
     return parser

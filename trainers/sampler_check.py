@@ -18,8 +18,8 @@ from trainers.samplers.kernels import ode
 STEPS = 3
 """Enough for a step that adds noise or looks back to show, and few enough for a CPU."""
 TOLERANCE, HALF_TOLERANCE = 2 / 255, 0.05
-"""Root-mean-square difference, of full range, that rounding to 8 bits alone does not make, and that networks of
-16 bits do not make either."""
+"""Root-mean-square difference, of full range, that rounding to 8 bits alone does not make, and that networks
+of 16 bits do not make either."""
 
 
 def sampler_sentence(policy: Policy, prompt: str, seed: int, guidance_scale: float | None) -> str:

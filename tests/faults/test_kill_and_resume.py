@@ -133,7 +133,11 @@ def test_a_stop_request_keeps_results_and_can_be_continued(reference, tmp_path):
     assert_same(folder, reference)
 
 
-def test_sigterm_is_a_stop_request(tmp_path):
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_is_a_stop_request(blow, reference, tmp_path):
     folder = tmp_path / "run"
-    assert struck(int(signal.SIGTERM), "train", 1, *words(folder)) == 0
+    assert struck(int(blow), "train", 1, *words(folder)) == 0
     assert RunFolder(folder).status().state == "stopped"
+    assert (folder / ADAPTER).exists() and read(folder / "report.json")["updates"] >= 1
+    resume_until_done(folder)
+    assert_same(folder, reference)
