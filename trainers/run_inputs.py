@@ -7,7 +7,6 @@ and a LoRA fits the base model it was trained on. Torch-free.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -15,9 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from trainers.config import FIELDS, RunConfig
-from trainers.errors import InputError
-from trainers.models.folders import INDEX, looks_like_checkpoint, place_of
+from trainers.errors import FaultError, InputError
+from trainers.models import MODELS
+from trainers.models.folders import INDEX, place_of
 from trainers.prompts import prompt_file
 from trainers.rewards.own import own_name
 from trainers.rewards.own_source import source_files
@@ -96,11 +98,33 @@ def input_problems(folder: RunFolder, config: RunConfig) -> list[str]:
                 f"not be of one measure. {_NEW}"
             )
     if (model := _part(record, "model")) and (names := _changed(model, _model_digests(config.model))):
-        found.append(
-            f"The base model in {config.model} has changed since the run began ({', '.join(names)}), and a "
-            f"LoRA fits the model it was trained on. {_NEW}"
-        )
+        found.append(_other_model(config, names))
     return found
+
+
+def confirm_model(folder: RunFolder, config: RunConfig) -> None:
+    """Hold the base model that was loaded against the run's record, or complete the record the first time.
+
+    Whether a model of the Hub has a new revision is known only once it has been loaded.
+
+    Raises:
+        FaultError: It is another one than the run began with, or the run folder cannot be written.
+    """
+    record = read_json(folder.inputs_record)
+    if record is None:
+        return
+    now = _model_digests(config.model)
+    if not _part(record, "model"):
+        write_json(folder.inputs_record, record | {"model": now})
+    elif names := _changed(_part(record, "model"), now):
+        raise FaultError(_other_model(config, names))
+
+
+def _other_model(config: RunConfig, names: list[str]) -> str:
+    return (
+        f"The base model {config.model} has changed since the run began ({', '.join(names)}), and a LoRA "
+        f"fits the model it was trained on. {_NEW}"
+    )
 
 
 def _setting_problems(began: Mapping[str, Any], config: RunConfig) -> list[str]:
@@ -144,13 +168,19 @@ def _reward_files(config: RunConfig) -> Iterator[Path]:
 
 
 def _model_digests(name: str) -> dict[str, str]:
-    """Return a digest of every file that a local base model is read from; empty for any other model."""
-    with contextlib.suppress(InputError):
-        folder = place_of(name) if looks_like_checkpoint(name) else None
-        if folder is not None and folder.is_dir():
-            files = (path for path in sorted(folder.rglob("*")) if _is_read(path, folder))
-            return {path.relative_to(folder).as_posix(): _digest(path, sampled=True) for path in files}
-    return {}
+    """Return what a base model is known by: digests of a folder's files, the revision of a repository.
+
+    Empty for the embedded models, which are of the program, and for a repository that was not fetched yet.
+    """
+    spec = MODELS.get(name)
+    if spec.embedded:
+        return {}
+    folder = place_of(spec.location)
+    if folder is None:
+        index = try_to_load_from_cache(spec.location, INDEX)
+        return {"revision": Path(index).parent.name} if isinstance(index, str) else {}
+    files = (path for path in sorted(folder.rglob("*")) if _is_read(path, folder))
+    return {path.relative_to(folder).as_posix(): _digest(path, sampled=True) for path in files}
 
 
 def _is_read(path: Path, folder: Path) -> bool:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import psutil
 import torch
 
 from trainers import evaluate as ev
@@ -36,12 +35,11 @@ from trainers.models.memory import EVERYTHING
 from trainers.notes import Notes
 from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS, groups_per_rollout
 from trainers.probes import Probes
-from trainers.processes import process_age, process_identity
+from trainers.processes import process_age
 from trainers.prompts import load_prompts
 from trainers.ranks import ALONE, Ranks
 from trainers.report import Comparison, verdict
 from trainers.run_folder import (
-    HEARTBEAT_SECONDS,
     RunFolder,
     RunStatus,
     append_line,
@@ -49,9 +47,8 @@ from trainers.run_folder import (
     write_json,
     write_lines,
 )
-from trainers.run_inputs import kept
-
-Listener = Callable[[RunStatus], None]
+from trainers.run_inputs import confirm_model, kept
+from trainers.status_writer import Listener, StatusWriter
 
 
 class Session:
@@ -79,28 +76,20 @@ class Session:
             on_note: Called with every new note, see ``trainers.notes``.
         """
         self.folder = folder
-        self.notes = Notes(folder, self._log, *([on_note] if on_note else []))
+        self._writer = StatusWriter(folder, listener)
+        self.notes = Notes(folder, self._writer.log, *([on_note] if on_note else []))
         self.ranks = ranks
         self.config = kept(folder, config)
         self.interruption = interruption or Interruption(folder)
-        self._listener = listener
-        process = psutil.Process()
         self._began = time.monotonic() - (process_age() if age is None else age)
-        self._spoke = -HEARTBEAT_SECONDS
         self._used_before = 0.0
         self._baseline_seconds = 0.0
         self._latest_seconds = 0.0
-        earlier = folder.status()
-        self.status = RunStatus(
-            state="running",
-            pid=process.pid,
-            pid_started=process.create_time(),
-            pid_identity=process_identity(process.pid),
-            started=earlier.started or process.create_time(),
-            updates=earlier.updates,
-            images_sampled=earlier.images_sampled,
-            message="Loading the model and the rewards.",
-        )
+
+    @property
+    def status(self) -> RunStatus:
+        """The run's status as last written."""
+        return self._writer.status
 
     @property
     def used_seconds(self) -> float:
@@ -121,20 +110,20 @@ class Session:
         except StopRequested:
             self._stopped(f"Stopped before the comparison could be drawn; {self._kept_words()}")
         except OutOfTime:
-            self._update(
+            self._writer.update(
                 state="interrupted",
                 eta_seconds=None,
                 message="This session's time is up; the next one continues here.",
             )
         except StudioError as error:
-            self._fail(str(error))
+            self._writer.fail(str(error))
             raise
         except (KeyboardInterrupt, SystemExit):
             self.interruption.hurry = True  # threads that wait for a server are waited for at the end
             self._stopped(f"Left at once, before the comparison; {self._kept_words()}")
             raise
         except Exception as error:
-            self._fail(explain(error))
+            self._writer.fail(explain(error))
             if out_of_memory(error):
                 raise FaultError(explain(error)) from error
             raise
@@ -152,7 +141,7 @@ class Session:
             self.ranks.order("end")
 
     def _work(self) -> None:
-        self._update(state="running", phase="load")
+        self._writer.update(state="running", phase="load")
         self.interruption.check()
         trainer, model, comparison = self._load()
         before = self._baseline(model, comparison)
@@ -175,27 +164,25 @@ class Session:
         precision, threads = choose_dtype(config, device), use_threads(config)
         several = "" if self.ranks.alone else f", {self.ranks.count} processes"
         several += ", as when the run began" if began else ""
-        self._log(f"device {device}, precision {precision}, {threads} threads{several}")
+        self._writer.log(f"device {device}, precision {precision}, {threads} threads{several}")
         heldout = load_prompts(config.heldout_prompts)
         scorer = ev.load_scorer(config, heldout, device)
         items = ev.plan(heldout, config.eval_prompts, config.eval_samples_per_prompt, config.seed)
         drawn = [item.prompt for item in items]
         trainer = load_trainer(config, scorer.reward, device, self.ranks, check, drawn)
+        confirm_model(self.folder, config)
         if (footprint := trainer.policy.model.footprint) != EVERYTHING:
-            self._log(f"fitted into memory: {footprint}")
+            self._writer.log(f"fitted into memory: {footprint}")
         scorer.interrupt_with(self.interruption.check_wait)
-        before_baseline(trainer.policy, scorer, items, config, self.notes, self._log)
+        before_baseline(trainer.policy, scorer, items, config, self.notes, self._writer.log)
         self._probes = Probes(self.folder, config, scorer, items)
-
-        def tell(text: str) -> None:
-            self._update(message=text)
-
         model = trainer.policy.model
+        tell = self._writer.tell
         return trainer, model, Comparison(self.folder, config, scorer, items, self.interruption, tell)
 
     def _baseline(self, model: PipelineModel, comparison: Comparison) -> ev.Scores:
         drawing = f"Drawing {len(comparison.items)} pictures with the base model."
-        self._update(phase="baseline", message=drawing)
+        self._writer.update(phase="baseline", message=drawing)
         scores = comparison.before(model)
         self._baseline_seconds = comparison.clock.seconds
         after_baseline(scores, self.config, self.used_seconds, self._evaluation_seconds(), self.notes)
@@ -220,7 +207,7 @@ class Session:
         """Train until the budget, the update limit or a stop request; return whether it was stopped."""
         saved = time.monotonic()
         self.interruption.loading = False
-        self._update(phase="train", message="Training.", updates=trainer.progress.updates)
+        self._writer.update(phase="train", message="Training.", updates=trainer.progress.updates)
         stopped = False
         while not stopped and not self._training_done(trainer):
             undo = trainer.checkpoint()
@@ -253,7 +240,7 @@ class Session:
         self._latest_seconds = time.monotonic() - started
         for record in records:
             append_line(self.folder.metrics, replace(record, seconds=self.used_seconds).record())
-        self._update(**self._training_status(trainer, records[-1]))
+        self._writer.update(**self._training_status(trainer, records[-1]))
 
     def _advance(self, trainer: Trainer, undo: Checkpoint) -> list[UpdateMetrics]:
         """Do one rollout and its updates; when memory runs out, once again with half the micro-batch."""
@@ -270,7 +257,7 @@ class Session:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._log(
+        self._writer.log(
             f"Memory ran out; going on with a micro-batch of {trainer.micro_batch} and the same updates."
         )
         try:
@@ -317,7 +304,7 @@ class Session:
         """Save the adapter, load it like anybody would, and compare; shorter when a stop was requested."""
         self.interruption.finishing = True
         drawing = min(self._evaluation_seconds(), STOP_SECONDS if stopped else math.inf)
-        self._update(
+        self._writer.update(
             state="stopping" if stopped else "running",
             phase="evaluate",
             eta_seconds=drawing + FINISHING_SECONDS,
@@ -339,7 +326,7 @@ class Session:
             constant = CONSTANT in self.folder.read_notes()
             groups = groups_per_rollout(self.config)
             raise FaultError(unchanged_sentence(self.folder.read_metrics(), groups, constant))
-        self._update(phase="save", message="Writing the comparison.")
+        self._writer.update(phase="save", message="Writing the comparison.")
         comparison.write(before, after)
         report = comparison.report(model, trainer.progress, before, after)
         report |= {"wall_seconds": self.used_seconds, "notes": self.notes.texts}
@@ -348,7 +335,7 @@ class Session:
             self._stopped(verdict(report), phase="done", progress=1.0)
         else:
             self._forget_stop()
-            self._update(
+            self._writer.update(
                 state="succeeded", phase="done", progress=1.0, eta_seconds=0.0, message=verdict(report)
             )
 
@@ -357,35 +344,11 @@ class Session:
     def _stopped(self, message: str, **changes) -> None:
         reason = self.folder.stop_reason()
         self._forget_stop()
-        self._update(state="stopped", eta_seconds=0.0, message=message, stop_reason=reason, **changes)
+        self._writer.update(state="stopped", eta_seconds=0.0, message=message, stop_reason=reason, **changes)
 
     def _forget_stop(self) -> None:
         with contextlib.suppress(OSError):
             self.folder.stop_file.unlink(missing_ok=True)
-
-    def _update(self, **changes) -> None:
-        """Change the status; writes the file at most once a second unless state or phase changes."""
-        important = any(key in changes for key in ("state", "phase"))
-        self.status = replace(self.status, **changes)
-        if important:
-            self._log(
-                f"{self.status.state} · {self.status.phase} · {self.status.error or self.status.message}"
-            )
-        if important or time.monotonic() - self._spoke >= HEARTBEAT_SECONDS:
-            self._spoke = time.monotonic()
-            self.status = replace(self.status, heartbeat=time.time())
-            self.folder.write_status(self.status)
-        if self._listener:
-            self._listener(self.status)
-
-    def _log(self, text: str) -> None:
-        """Append a dated line to the run's log."""
-        with contextlib.suppress(OSError), open(self.folder.log, "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-    def _fail(self, sentence: str) -> None:
-        with contextlib.suppress(FaultError):
-            self._update(state="failed", error=sentence, eta_seconds=None)
 
 
 def _undo(trainer: Trainer, undo: Checkpoint) -> None:
