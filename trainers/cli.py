@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from trainers.adapter_file import find_adapter, read_header
+from trainers.adapter_file import checked_start, find_adapter, read_header
 from trainers.cautions import cautions
 from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
@@ -199,6 +199,11 @@ def _config(options) -> RunConfig:
 def _startable(config: RunConfig) -> RunConfig:
     """Return the settings if the prompts can be used and nothing that they need is missing here."""
     found = [sentence for told in prompt_problems(config).values() for sentence in told]
+    try:
+        if config.start_adapter:
+            checked_start(config)
+    except InputError as error:
+        found += error.problems
     if found := found + obstacles(config):
         raise InputError(*dict.fromkeys(found))
     return config

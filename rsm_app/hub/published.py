@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from rsm_app.hub.card import PICTURE
-from trainers.adapter_file import WEIGHTS, base_misfits, read_header
+from trainers.adapter_file import WEIGHTS, Header, base_misfits, read_header
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import InputError
@@ -99,6 +99,13 @@ def checked_report(path: Path, config: RunConfig) -> dict:
     return report
 
 
+def _has_shape(header: Header, config: RunConfig) -> bool:
+    """Whether a LoRA has its settings' rank, and their alpha or, with the scale in its weights, its
+    rank's.
+    """
+    return header.rank == config.lora_rank and header.alpha in (config.lora_alpha, float(config.lora_rank))
+
+
 def checked_adapter(path: Path, config: RunConfig) -> None:
     """Check a LoRA by its header alone, before anything of it is loaded.
 
@@ -108,7 +115,7 @@ def checked_adapter(path: Path, config: RunConfig) -> None:
     """
     header = read_header(path)
     found = base_misfits(header, config.model)
-    if not found and (header.rank, header.alpha) != (config.lora_rank, config.lora_alpha):
+    if not found and not _has_shape(header, config):
         found = [f"{WEIGHTS} has another rank or alpha than its config.json says."]
     if found:
         raise InputError(*found)

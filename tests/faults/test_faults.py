@@ -14,6 +14,7 @@ from tests.faults.breaking_reward import BreaksLater
 from tests.faults.watched_reward import registered
 from trainers.checkpoint import load_latest
 from trainers.errors import FaultError
+from trainers.first_checks import TRIED
 from trainers.opening import start
 from trainers.presets import build_config
 from trainers.run_folder import RunFolder
@@ -107,7 +108,7 @@ def test_a_reward_that_turns_nan_stops_the_run_and_keeps_the_last_good_adapter(b
     values = budget | dict(pair.removeprefix("--set=").split("=", 1) for pair in settings(max_updates=9))
     config = build_config("tiny-flow", "rsm_zeroth_order_flow", "breaking", values)
     baseline = config.eval_prompts * config.eval_samples_per_prompt
-    breaking.after = baseline + 3 * config.prompts_per_update * sum(config.branches)
+    breaking.after = TRIED + baseline + 3 * config.prompts_per_update * sum(config.branches)
     folder = start(tmp_path / "run", config)
     with pytest.raises(FaultError, match=r"At update 4: .*breaking.*nan"):
         Session(folder, config).run()
