@@ -76,11 +76,12 @@ def shape_of(tensor):
     return tuple(tensor.shape)
 
 
+@pytest.mark.parametrize("alpha", [4.0, 32.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_loaded_lora_goes_on_with_what_was_saved(shape, folders, tmp_path):
+def test_a_loaded_lora_goes_on_with_what_was_saved_whatever_the_run_s_alpha(shape, alpha, folders, tmp_path):
     policy = trained(folders("tiny-sd3"), *shape)
     save_adapter(policy, tmp_path)
-    again = Policy(load_model(folders("tiny-sd3")), shape[0], float(shape[0]), 0, torch.float32, None, 8)
+    again = Policy(load_model(folders("tiny-sd3")), shape[0], alpha, 0, torch.float32, None, 8)
     load_adapter(again, tmp_path / WEIGHTS)
     schedule, rows = policy.model.schedule(4), policy.model.encode(["a red circle"])
     latents = torch.randn(1, *policy.model.latent_shape, generator=torch.Generator().manual_seed(0))

@@ -56,12 +56,14 @@ def _scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
 def load_adapter(policy: Policy, file: Path) -> None:
     """Let a policy begin with a stored LoRA instead of with none.
 
+    The policy keeps its own alpha: what the LoRA does to the base model is the same, in other units.
+
     Args:
-        policy: A policy at its beginning; its rank, alpha and target modules must be the LoRA's.
+        policy: A policy at its beginning; its rank and target modules must be the LoRA's.
         file: What ``save_adapter`` wrote.
 
     Raises:
-        InputError: The file is damaged, or its tensors or its alpha are not those of the policy.
+        InputError: The file is damaged, or its tensors are not those of the policy.
     """
     header = read_header(file)
     prefix, mine = f"{policy.model.network_name}.", policy.state()
@@ -71,12 +73,8 @@ def load_adapter(policy: Policy, file: Path) -> None:
             "The LoRA to begin from does not have the shapes of this run's: it is of another base model, of "
             f"another rank than {policy.rank}, or changes other modules."
         )
-    if header.alpha != policy.alpha:
-        raise InputError(
-            f"The LoRA to begin from has alpha {header.alpha}, but 'lora_alpha' is {policy.alpha:g}; its "
-            "effect would be another one. Set lora_alpha to the same value."
-        )
     tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}
+    tensors = _scaled(tensors, header.scale * policy.rank / policy.alpha)
     policy.load_state({name: tensor.to(mine[name]) for name, tensor in tensors.items()})
     policy.restart_averages()
     policy.refresh()

@@ -55,6 +55,11 @@ class Header:
             return None
         return values.pop() if len(values) == 1 else None
 
+    @property
+    def scale(self) -> float:
+        """What the LoRA's product counts by, alpha / rank; a file that does not say means 1."""
+        return self.alpha / self.rank if self.alpha is not None and self.rank else 1.0
+
 
 def read_header(path: Path) -> Header:
     """Read and check the header of a safetensors file.
@@ -127,8 +132,6 @@ def checked_start(config: RunConfig) -> Path:
     found = []
     if header.rank != config.lora_rank:
         found.append(f"The LoRA in '{config.start_adapter}' has rank {header.rank}; set lora_rank to it.")
-    if header.alpha != config.lora_alpha:
-        found.append(f"The LoRA in '{config.start_adapter}' has alpha {header.alpha}; set lora_alpha to it.")
     found += base_misfits(header, config.model)
     if found:
         raise InputError(*found)

@@ -114,7 +114,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--from-adapter",
         dest="start_adapter",
         metavar="PLACE",
-        help="begin from the LoRA of a run folder or adapter folder, with its rank and alpha",
+        help="begin from the LoRA of a run folder or adapter folder, with its rank",
     )
     parser.add_argument("--dry-run", action="store_true", help="check and print the settings, then stop")
     parser.epilog = "Settings: " + ", ".join(RunConfig.__dataclass_fields__)
@@ -214,8 +214,7 @@ def _begun_from(place: str | None) -> dict:
     if not place:
         return {}
     header = read_header(find_adapter(place))
-    shape = {"lora_rank": header.rank, "lora_alpha": header.alpha}
-    return {"start_adapter": place} | {name: value for name, value in shape.items() if value}
+    return {"start_adapter": place} | ({"lora_rank": header.rank} if header.rank else {})
 
 
 def _prompt_problems(name: str) -> list[str]:
