@@ -105,8 +105,8 @@ def fetch(
                 commit = _Download(api, repo, revision, staging / "files", tell, limits).run()
             folder = RunFolder(staging / "run")
             _rebuild(staging / "files", folder, {"repo": repo, "commit": commit, "at": time.time()}, out)
-            if owner:
-                Run(folder.path).change_job(owner=owner, submitted=time.time())
+            # Without an owner it was brought in a shell, and is none of those that the app may clean away.
+            Run(folder.path).change_job(owner=owner, submitted=time.time() if owner else 0.0)
             os.replace(folder.path, out)
         except OSError as error:
             raise write_fault(out, error) from error

@@ -20,8 +20,9 @@ from pathlib import Path
 from rsm_app.jobs.records import Job
 from rsm_app.jobs.states import ENDED, waiting
 from rsm_app.jobs.store import Run, RunStore
+from trainers.run_folder import DAMAGED
 
-_VERSION = 3
+_VERSION = 4
 _RESCAN_SECONDS = 2.0
 _WATCHED = ("status.json", "job.json", "worker.json")
 
@@ -304,14 +305,16 @@ class Index:
 
     def _describe(self, run: Run) -> Row:
         stamp = _stamp(run.path)  # before reading: what changes meanwhile is read again
-        status, job, worker = run.status(), run.job(), run.worker()
+        status, job, worker, settings = run.status(), run.job(), run.worker(), run.settings()
+        if job.damaged or worker.damaged or status.error == DAMAGED or not settings:
+            stamp = ""  # read again at every look: what failed may have been this process, out of files
         return Row(
             id=run.id,
             owner=job.owner,
             address=job.address,
             state=status.state,
             phase=status.phase,
-            config=json.dumps(run.settings()),
+            config=json.dumps(settings),
             device=worker.device,
             pid=status.pid if status.live and status.pid else worker.pid,
             pid_started=worker.pid_started,

@@ -69,9 +69,9 @@ def waiting(status: RunStatus, job: Job, worker: Worker) -> bool:
     """Whether a run's ticket is still to be used.
 
     A ticket is used up by a worker with a pid, or by one that has spoken though whoever started it could not
-    note its pid any more.
+    note its pid any more. Nothing waits for a worker that may have been started, but cannot be known.
     """
-    if not job.ticket:
+    if not job.ticket or worker.damaged:
         return False
     return worker.ticket != job.ticket or (not worker.pid and not spoken(status, worker))
 

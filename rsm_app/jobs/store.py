@@ -10,18 +10,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import logging
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from rsm_app.jobs.places import ROOT as ROOT
 from rsm_app.jobs.places import runs_directory
-from rsm_app.jobs.records import Job, Worker, read_record
+from rsm_app.jobs.records import (
+    UNREADABLE_JOB,
+    UNREADABLE_WORKER,
+    DamagedRecord,
+    Job,
+    Worker,
+    absent,
+    read_job,
+    read_worker,
+)
 from rsm_app.jobs.states import reconcile, resumable
-from trainers.errors import BusyError, FaultError
+from trainers.errors import BusyError, FaultError, InputError
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 LOG_LINES = 40
@@ -29,6 +40,8 @@ ORIGIN = "imported.json"  # says where a run that was brought from the Hub came 
 _LAST_WORDS = 12
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOG_TAIL_BYTES = 65536
+_logged: set[tuple[Path, str]] = set()
+Record = TypeVar("Record", Job, Worker)
 
 
 def valid_run_id(run_id: object) -> bool:
@@ -65,23 +78,65 @@ class Run:
         """Return the settings of the run: as the worker recorded them, else as they were asked for."""
         return self.folder.read_config() or read_json(self.request) or {}
 
+    def certain_settings(self) -> dict:
+        """Return the settings that a worker would work by.
+
+        Raises:
+            InputError: They cannot be read, so nothing is known of what they allow or ask for.
+        """
+        file = self.request if absent(self.folder.config) else self.folder.config
+        settings = read_json(file)
+        if settings is None:
+            raise InputError(
+                f"The settings of this run are damaged: {file.name} cannot be read. Begin a new run instead."
+            )
+        return settings
+
     def job(self) -> Job:
-        """Return what the app knows of the run; defaults for one that was made in a shell."""
-        return read_record(self.job_file, Job)
+        """Return what the app knows of the run; ``UNREADABLE_JOB`` unless that is certain.
+
+        Nothing is known of a run that was made in a shell: it has no record, and nobody asked the app for it.
+        """
+        try:
+            job = read_job(self.job_file)
+        except DamagedRecord as error:
+            return self._unreadable(self.job_file, UNREADABLE_JOB, str(error))
+        if job is None and absent(self.request):
+            return Job(shell=True)
+        return job or self._unreadable(self.job_file, UNREADABLE_JOB, "it is missing")
 
     def change_job(self, **changes) -> Job:
         """Change the app's record; only under the store's lock.
 
         Raises:
-            FaultError: The disk is full or the folder cannot be written.
+            FaultError: The disk is full or the folder cannot be written, or the record cannot be read: what
+                it said would be lost.
         """
-        job = dataclasses.replace(self.job(), **changes)
+        job = self.job()
+        if job.damaged:
+            raise FaultError(
+                f"{self.job_file.name} of run {self.id} cannot be read, so nothing was changed. Try again; "
+                "if it stays so, whoever runs this app has to restore that file."
+            )
+        job = dataclasses.replace(job, **changes)
+        job = dataclasses.replace(job, shell=not job.owner)
         write_json(self.job_file, dataclasses.asdict(job))
         return job
 
     def worker(self) -> Worker:
-        """Return the recorded worker process."""
-        return read_record(self.worker_file, Worker)
+        """Return the recorded worker process; ``UNREADABLE_WORKER`` unless that is certain."""
+        try:
+            return read_worker(self.worker_file) or Worker()
+        except DamagedRecord as error:
+            return self._unreadable(self.worker_file, UNREADABLE_WORKER, str(error))
+
+    def _unreadable(self, file: Path, record: Record, why: str) -> Record:
+        """Return what stands for a record that cannot be read, and say so in the log, once each."""
+        if (file, why) not in _logged:
+            _logged.add((file, why))
+            until = "no worker is started" if isinstance(record, Worker) else "the run is nobody's"
+            logging.getLogger(__name__).warning("%s cannot be read: %s. Until it can, %s.", file, why, until)
+        return record
 
     def write_worker(self, worker: Worker) -> None:
         """Record the worker process; errors as in ``change_job``."""
@@ -121,7 +176,7 @@ class Run:
 
     def made_in_a_shell(self) -> bool:
         """Whether somebody who can read this machine's files anyway made the run, no visitor and no Hub."""
-        return not (self.request.exists() or (self.path / ORIGIN).exists() or self.job().owner)
+        return self.job().shell and absent(self.request) and absent(self.path / ORIGIN)
 
     def resumable(self, status: RunStatus | None = None) -> bool:
         """Whether the run ended early and can go on, from its last checkpoint or from its beginning."""

@@ -170,11 +170,10 @@ class Supervisor:
             run = self._existing(run_id)
             if run.status().state not in ENDED:
                 raise InputError("This run has not ended yet; stop it first, or wait until it ends.")
-            if not run.settings():
-                raise InputError("The settings of this run are damaged, so it cannot be trained more.")
+            settings = run.certain_settings()
             more = longer(run, seconds)
             self._check_budget(more.worker_seconds)
-            from_mapping(run.settings() | dict(more.limits))
+            from_mapping(settings | dict(more.limits))
             self._enqueue(run, dict(more.limits))
         self.tick()
         return run
@@ -182,7 +181,7 @@ class Supervisor:
     def _check_again(self, run_id: str) -> None:
         """Check an existing run's settings like a new one's; outside the lock, since it may ask around."""
         run = self._existing(run_id)
-        check_settings(from_mapping(run.settings()), self._devices, run)
+        check_settings(from_mapping(run.certain_settings()), self._devices, run)
 
     def _enqueue(self, run: Run, limits: dict) -> None:
         job = run.job()

@@ -26,7 +26,7 @@ from trainers.errors import FaultError, InputError, StudioError
 from trainers.lending import on_zero_gpu
 from trainers.opening import start
 from trainers.processes import process_identity
-from trainers.run_folder import RunFolder, read_json
+from trainers.run_folder import RunFolder
 
 SECONDS = "RSM_ZERO_GPU_SECONDS"
 _USUAL_SECONDS = 60.0
@@ -88,7 +88,7 @@ def _work(run: Run, worker: Worker) -> None:
     _visitor_variable().set(_visitors.pop(run.id, None))
     try:
         if not run.folder.exists():
-            start(run.path, from_mapping(read_json(run.request) or {}))
+            start(run.path, from_mapping(run.certain_settings()))
         code, words = _borrow(run.folder, run.job().limits)
     except StudioError as error:
         code, words = error.exit_code, str(error)

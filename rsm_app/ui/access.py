@@ -1,19 +1,23 @@
 """Who asks, who may look at a run and who may change it.
 
 A run is its owner's. Others may look at it once the owner shares it; only the owner changes it. A run that
-was made in a shell has no owner and is everybody's.
+was made in a shell has no owner and is everybody's; one whose record cannot be read is nobody's.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import time
 
 import gradio as gr
+from starlette.datastructures import Headers
 
-from rsm_app.jobs.places import on_space
+from rsm_app.jobs.owners import owner_of_address, owner_through
+from rsm_app.jobs.records import Job
 from rsm_app.jobs.store import Run, RunStore
+from rsm_app.ui.hosts import is_loopback, is_own_name, parse_host
+from rsm_app.ui.proxies import client_address, peer
 
+UNKNOWN = "somebody"  # who asks through a socket without an address
 REFUSED = (
     "This run belongs to somebody else, so only they can change it. Copy its settings to start your own."
 )
@@ -28,8 +32,8 @@ def owners_of(request: gr.Request) -> tuple[str, ...]:
 
 
 def owner_of(request: gr.Request) -> str:
-    """Return whose a new run becomes; empty, and so everybody's, where nothing tells."""
-    return next(iter(owners_of(request)), "")
+    """Return whose a new run becomes."""
+    return owners_of(request)[0]
 
 
 def _signed_in(request: gr.Request) -> str:
@@ -43,31 +47,32 @@ def _signed_in(request: gr.Request) -> str:
 
 
 def _address(request: gr.Request) -> str:
-    """Return the address asked from.
+    """Return the owner that the address asked from belongs to; see ``proxies`` and ``owner_of_address``.
 
-    On a Space requests come through proxies. Each adds whom it was asked by at the end of a list, so the last
-    public address is the visitor's, and what stands before it the visitor may have made up.
+    Another machine's name that leads to this machine's own address is a forwarder's that adds no header, or
+    that of a page which made the browser here ask: neither is whoever sits at this machine.
     """
-    named = request.headers.get("x-forwarded-for", "").split(",") if on_space() else []
-    hops = [hop.strip() for hop in named if hop.strip()]
-    direct = request.client.host if request.client else ""
-    return ([hop for hop in hops if _public(hop)] or hops or [direct])[-1]
-
-
-def _public(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_global
-    except ValueError:
-        return False
+    scope = request.request.scope
+    address = client_address(scope)
+    host = parse_host(Headers(scope=scope).get("host", ""))
+    if address == peer(scope) and is_loopback(address) and host is not None and not is_own_name(host.name):
+        return owner_through(address, host.name)
+    return owner_of_address(address) or UNKNOWN
 
 
 def allowed(run: Run, request: gr.Request) -> bool:
     """Whether a request may change a run."""
-    owner = run.job().owner
-    return not owner or owner in owners_of(request)
+    return _owns(run.job(), request)
 
 
 def visible_run(store: RunStore, run_id: object, request: gr.Request) -> Run | None:
     """Return a run that the asker may look at; None when there is none, or it is somebody else's."""
     run = store.run(run_id)
-    return run if run is not None and (run.job().shared or allowed(run, request)) else None
+    if run is None:
+        return None
+    job = run.job()
+    return run if job.shared or _owns(job, request) else None
+
+
+def _owns(job: Job, request: gr.Request) -> bool:
+    return job.shell or job.owner in owners_of(request)

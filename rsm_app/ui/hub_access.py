@@ -1,23 +1,26 @@
 """With whose token a request may speak to the Hub, and whether a sign-in can be offered at all.
 
 A pasted token lives for one request. This machine's own token is its user's, so it serves requests from this
-machine alone: never those of a Space's visitors, nor of others who reach the app over a network.
+machine alone: never those of a Space's visitors, nor of others who reach the app over a network. Where nobody
+is to use it, ``RSM_MACHINE_ACCOUNT=0`` switches it off.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import os
 from html import escape
 
 import gradio as gr
+from starlette.datastructures import Headers
 
 from rsm_app.hub.sign_in import Token, find_token, local_token
 from rsm_app.jobs.places import on_space
+from rsm_app.ui.hosts import is_loopback, parse_host, parse_origin
+from rsm_app.ui.proxies import forwarded, peer
 from trainers.errors import InputError
 
-_FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
+MACHINE_ACCOUNT = "RSM_MACHINE_ACCOUNT"
 
 
 def can_sign_in() -> bool:
@@ -27,13 +30,27 @@ def can_sign_in() -> bool:
 
 
 def from_this_machine(request: gr.Request) -> bool:
-    """Whether a request comes from this machine itself, not from a proxy on it or from a network."""
-    if on_space() or any(request.headers.get(name) for name in _FORWARDED):
+    """Whether a request comes from somebody at this machine, and from no page or forwarder in between.
+
+    The socket alone does not tell: a forwarder here has one of this machine, and so has a browser here whose
+    page of a stranger gave its own name this machine's address. Both still ask for the other name.
+    """
+    scope = request.request.scope
+    headers = Headers(scope=scope)
+    if on_space() or forwarded(scope) or not is_loopback(peer(scope)):
         return False
-    try:
-        return ipaddress.ip_address(request.client.host if request.client else "").is_loopback
-    except ValueError:
-        return False
+    hosts = [parse_host(text) for text in headers.getlist("host")]
+    origins = [parse_origin(text) for text in headers.getlist("origin")]
+    return len(hosts) == 1 and all(named and is_loopback(named.name) for named in (*hosts, *origins))
+
+
+def has_machine_account(request: gr.Request) -> bool:
+    """Whether a request may use the account of ``hf auth login``."""
+    return not _switched_off() and from_this_machine(request)
+
+
+def _switched_off() -> bool:
+    return os.environ.get(MACHINE_ACCOUNT, "1").strip().lower() not in ("1", "true", "yes", "on", "")
 
 
 def token_of(pasted: object, signed_in: gr.OAuthToken | None, request: gr.Request) -> Token:
@@ -43,7 +60,7 @@ def token_of(pasted: object, signed_in: gr.OAuthToken | None, request: gr.Reques
         InputError: There is none, or what was pasted is no token.
     """
     text = pasted if isinstance(pasted, str) else ""
-    return find_token(text, signed_in.token if signed_in else None, local=from_this_machine(request))
+    return find_token(text, signed_in.token if signed_in else None, local=has_machine_account(request))
 
 
 def standing_token(signed_in: gr.OAuthToken | None, request: gr.Request) -> Token | None:
@@ -71,14 +88,17 @@ def who_html(name: str, source: str, request: gr.Request) -> str:
         )
     if can_sign_in():
         return "<p>Nobody is signed in to the Hub. Sign in, or paste a token that may write.</p>"
-    if from_this_machine(request):
+    if has_machine_account(request):
         return (
             "<p>This machine is not signed in to the Hub. Run <code>hf auth login</code> in a shell and "
             "reload this page, or paste a token that may write.</p>"
         )
-    held = " This machine has an account, which only serves whoever sits at it." if _kept(request) else ""
-    return f"<p>Paste a token of your own that may write.{held}</p>"
+    return f"<p>Paste a token of your own that may write.{_why_not_the_machine_s()}</p>"
 
 
-def _kept(request: gr.Request) -> bool:
-    return not on_space() and local_token() is not None
+def _why_not_the_machine_s() -> str:
+    if on_space() or local_token() is None:
+        return ""
+    if _switched_off():
+        return f" This machine has an account, which is not used here: {MACHINE_ACCOUNT} says so."
+    return " This machine has an account, which only serves who opens 127.0.0.1 or localhost there."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -9,9 +10,10 @@ import gradio as gr
 from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import about, api, compare, lab, playground, publish, runs, space, train
+from rsm_app.ui import about, api, compare, lab, playground, publish, runs, serving, space, train
 from rsm_app.ui.cached import write_pictures_whole
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
+from rsm_app.ui.proxies import check_proxies, shared_by_all
 from rsm_app.ui.theme import build_theme
 
 STYLE = ROOT / "assets" / "style.css"
@@ -20,7 +22,29 @@ _HEADER = (
     "choose, and see what really changed: same prompts, same seeds, before and after.</p></header>"
 )
 MAX_WAITING = 2000  # events; on ZeroGPU Gradio would allow one, and turn away the second page that polls
-_HEAD = '<meta name="color-scheme" content="light dark">'
+# A browser that keeps nothing for a page, as for a frame of another site in a private window, has no
+# storage or throws when it is touched, which Gradio does not expect: such a page remembers until it is left.
+_STORAGE = """<script>
+for (const name of ["localStorage", "sessionStorage"]) {
+  try {
+    window[name].getItem(name);
+  } catch {
+    const kept = new Map();
+    const storage = {
+      get length() { return kept.size; },
+      key: (number) => [...kept.keys()][number] ?? null,
+      getItem: (key) => kept.get(String(key)) ?? null,
+      setItem: (key, value) => { kept.set(String(key), String(value)); },
+      removeItem: (key) => { kept.delete(String(key)); },
+      clear: () => { kept.clear(); },
+    };
+    try {
+      Object.defineProperty(window, name, {value: storage, configurable: true});
+    } catch {}
+  }
+}
+</script>"""
+_HEAD = f'<meta name="color-scheme" content="light dark">{_STORAGE}'
 
 
 def build(supervisor: Supervisor | None = None) -> gr.Blocks:
@@ -31,24 +55,24 @@ def build(supervisor: Supervisor | None = None) -> gr.Blocks:
     """
     supervisor = supervisor or Supervisor(default_store())
     with gr.Blocks(title="RSM Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
-        _frame()
+        _frame(demo)
         space.build_space(supervisor.limits)
         train.build(demo, supervisor)
         api.build(supervisor)
     with demo.route("Compare", "/compare"):
-        _frame()
+        _frame(demo)
         compare.build(demo, supervisor)
     with demo.route("Runs", "/runs"):
-        _frame()
+        _frame(demo)
         runs.build(demo, supervisor)
     with demo.route("Publish", "/publish"):
-        _frame()
+        _frame(demo)
         publish.build(demo, supervisor)
     with demo.route("Lab", "/lab"):
-        _frame()
+        _frame(demo)
         lab.build(demo)
     with demo.route("About", "/about"):
-        _frame()
+        _frame(demo)
         about.build()
     _spare_hidden_progress(demo)
     before_launching(playground.make_room)
@@ -74,10 +98,19 @@ def _keep_sign_in_to_the_page(demo: gr.Blocks) -> None:
             event.api_visibility = "private"
 
 
-def _frame() -> None:
+def _frame(demo: gr.Blocks) -> None:
     """Render what every page begins with."""
     gr.Navbar(main_page_name="Train")
     gr.HTML(_HEADER, elem_id="header", padding=False)
+    notice = gr.HTML(elem_id="proxy-notice", padding=False, visible=False)
+    demo.load(_proxy_notice, None, notice, queue=False, api_visibility="private", show_progress="hidden")
+
+
+def _proxy_notice(request: gr.Request) -> dict:
+    """Say when everybody behind a proxy is one visitor."""
+    sentence = shared_by_all(request.request.scope)
+    html = f'<p class="rsm-trouble" role="status">{escape(sentence)}</p>'
+    return gr.update(value=html, visible=True) if sentence else gr.skip()
 
 
 def serve(host: str, port: int) -> None:
@@ -87,6 +120,7 @@ def serve(host: str, port: int) -> None:
         InputError: An environment variable has a wrong value.
         OSError: The address cannot be served.
     """
+    check_proxies(host)
     supervisor = Supervisor(default_store())
     demo = build(supervisor)
     supervisor.keep_running()
@@ -94,12 +128,16 @@ def serve(host: str, port: int) -> None:
 
 
 def launch(demo: gr.Blocks, host: str, port: int, block: bool = True) -> None:
-    """Serve the pages; nothing of the machine's files is offered beside what handlers return."""
+    """Serve the pages to this app's own visitors.
+
+    Nothing of the machine's files is offered beside what handlers return.
+    """
     write_pictures_whole()
     demo.launch(
+        **serving.prepare(demo),
         server_name=host,
         server_port=port,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         theme=build_theme(),
         css_paths=[Path(STYLE)],
         head=_HEAD,
@@ -108,5 +146,9 @@ def launch(demo: gr.Blocks, host: str, port: int, block: bool = True) -> None:
         max_file_size=MAX_UPLOAD_BYTES,
         enable_monitoring=False,
         run_history=False,
+        ssr_mode=False,  # its server would stand between visitors and this one
         quiet=not block,
     )
+    serving.require_guard(demo)
+    if block:
+        demo.block_thread()

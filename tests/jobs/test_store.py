@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rsm_app.jobs.records import Job, Worker
+from rsm_app.jobs.records import UNREADABLE_JOB, UNREADABLE_WORKER, Job, Worker
 from rsm_app.jobs.store import RunStore, new_run_id, valid_run_id
 
 
@@ -95,8 +95,9 @@ def test_a_request_that_never_got_its_ticket_can_be_queued_again(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"ticket": "3", "owner": 5, "limits": [1]}'])
-def test_damaged_records_read_as_their_defaults(tmp_path, content):
+def test_damaged_records_are_known_as_such(tmp_path, content):
     run = RunStore(tmp_path).create()
+    assert run.job() == Job(shell=True) and run.worker() == Worker()
     for path in (run.job_file, run.worker_file):
         path.write_text(content)
-    assert run.job() == Job() and run.worker() == Worker()
+    assert run.job() == UNREADABLE_JOB and run.worker() == UNREADABLE_WORKER

@@ -95,8 +95,9 @@ def test_a_text_that_is_no_id_is_told_and_harmless(handlers, sent):
 def test_a_run_is_its_owner_s_and_one_from_a_shell_is_everybody_s(supervisor):
     run = supervisor.submit(small_config(), None, owner_of(OWNER))
     assert allowed(run, OWNER) and not allowed(run, STRANGER)
-    run.job_file.unlink()
-    assert allowed(run, STRANGER)
+    run.job_file.unlink()  # what the app made says whose it is, or it is nobody's
+    assert not allowed(run, OWNER) and not allowed(run, STRANGER)
+    assert allowed(from_a_shell(supervisor), STRANGER)
 
 
 def test_who_signed_in_is_known_by_name_and_keeps_what_was_started_before(supervisor):

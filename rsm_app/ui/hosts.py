@@ -1,0 +1,93 @@
+"""Names of hosts as requests carry them: what a Host or an Origin header says, and what names this machine.
+
+Browsers write an address in one form only; whoever writes another is no browser, and is not understood.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/@\\?#,%]+))(?::(\d{0,5}))?")
+_ORIGIN = re.compile(r"(https?)://(.+)", re.IGNORECASE)
+_USUAL_PORTS = {"http": 80, "https": 443}
+_LONGEST = 300  # of a name that DNS knows, 253
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A host and a port, as RFC 3986 calls the two together.
+
+    Attributes:
+        name: In lower case, without brackets and a last dot; an address of IPv4 that is written as one of
+            IPv6 is that of IPv4.
+        port: None when the port is not said.
+    """
+
+    name: str
+    port: int | None
+
+
+def parse_host(text: str) -> Authority | None:
+    """Return what a Host header names; None when it is none."""
+    found = _AUTHORITY.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if found is None:
+        return None
+    bracketed, plain, digits = found.groups()
+    if bracketed is None:
+        name = plain.lower().removesuffix(".")
+        return Authority(name, _port(digits)) if name else None
+    try:
+        address = ipaddress.IPv6Address(bracketed)
+    except ValueError:
+        return None
+    return Authority(str(address.ipv4_mapped or address), _port(digits))
+
+
+def parse_origin(text: str) -> Authority | None:
+    """Return what an Origin header names, always with its port; None for "null" and what is none."""
+    found = _ORIGIN.fullmatch(text.strip())
+    host = parse_host(found[2]) if found else None
+    if found is None or host is None:
+        return None
+    usual = _USUAL_PORTS[found[1].lower()]
+    return Authority(host.name, usual if host.port is None else host.port)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name is one that only this machine itself is reached by: 127.0.0.0/8, ::1, localhost."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def is_own_name(name: str) -> bool:
+    """Whether this machine calls itself so, in its own network as well."""
+    return is_loopback(name) or name in _own_names()
+
+
+@lru_cache(maxsize=1)
+def _own_names() -> frozenset[str]:
+    called = socket.gethostname().lower().removesuffix(".")
+    return frozenset({called, f"{called.partition('.')[0]}.local"} - {""})
+
+
+def plain_address(text: str) -> str:
+    """Return an address in its usual form, that of IPv4 where it is only written as one of IPv6.
+
+    Raises:
+        ValueError: It is no address.
+    """
+    found = ipaddress.ip_address(text)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def _port(digits: str | None) -> int | None:
+    return int(digits) if digits else None
