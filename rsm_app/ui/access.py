@@ -15,7 +15,7 @@ from rsm_app.jobs.owners import owner_of_address, owner_through
 from rsm_app.jobs.records import Job
 from rsm_app.jobs.store import Run, RunStore
 from rsm_app.ui.hosts import is_loopback, is_own_name, parse_host
-from rsm_app.ui.proxies import client_address, peer
+from rsm_app.ui.proxies import peer, written_down
 
 UNKNOWN = "somebody"  # who asks through a socket without an address
 REFUSED = (
@@ -49,14 +49,16 @@ def _signed_in(request: gr.Request) -> str:
 def _address(request: gr.Request) -> str:
     """Return the owner that the address asked from belongs to; see ``proxies`` and ``owner_of_address``.
 
-    Another machine's name that leads to this machine's own address is a forwarder's that adds no header, or
-    that of a page which made the browser here ask: neither is whoever sits at this machine.
+    Not everybody who comes from this machine's own address sits at it. Another machine's name that leads here
+    is a forwarder's that adds no header, or that of a page which made the browser here ask; and a proxy here
+    may hand on what it was told.
     """
     scope = request.request.scope
-    address = client_address(scope)
+    hop = written_down(scope)
+    address = hop or peer(scope)
     host = parse_host(Headers(scope=scope).get("host", ""))
-    if address == peer(scope) and is_loopback(address) and host is not None and not is_own_name(host.name):
-        return owner_through(address, host.name)
+    if is_loopback(address) and (hop or (host and not is_own_name(host.name))):
+        return owner_through(address, host.name if host else "a proxy")
     return owner_of_address(address) or UNKNOWN
 
 

@@ -6,7 +6,6 @@ index. Times are rounded, so that a line changes only now and then while its run
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import time
@@ -15,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rsm_app.jobs.index import Page, Row
+from rsm_app.jobs.owners import is_address
 from rsm_app.jobs.queue import Place
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import live, pictures
@@ -155,11 +155,7 @@ def owner_name(owner: str, me: tuple[str, ...]) -> str:
         return "a shell"
     if owner in me:
         return "you"
-    try:
-        ipaddress.ip_address(owner)
-    except ValueError:
-        return owner
-    return "another visitor"
+    return "another visitor" if is_address(owner) else owner
 
 
 def outcome(folder: Path) -> Outcome:

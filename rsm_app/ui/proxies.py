@@ -18,7 +18,7 @@ from functools import lru_cache
 from starlette.datastructures import Headers
 
 from rsm_app.jobs.places import on_space
-from rsm_app.ui.hosts import is_loopback, plain_address
+from rsm_app.ui.hosts import is_loopback, parse_host, plain_address
 from trainers.errors import InputError
 
 NAMED = "FORWARDED_ALLOW_IPS"
@@ -144,12 +144,13 @@ def peer(scope: dict) -> str:
         return str(client[0])
 
 
-def client_address(scope: dict) -> str:
-    """Return the address that a request comes from: what a named proxy wrote down, else the socket's."""
-    asked, direct = proxies(), peer(scope)
-    if not asked.named(direct):
-        return direct
-    return _address(asked.asked_by(_hops(scope))) or direct
+def written_down(scope: dict) -> str:
+    """Return the address that a named proxy wrote down, whom it was asked by; empty when none did.
+
+    Then a request comes from the address of its socket.
+    """
+    asked = proxies()
+    return _address(asked.asked_by(_hops(scope))) if asked.named(peer(scope)) else ""
 
 
 def forwarded(scope: dict) -> bool:
@@ -172,7 +173,7 @@ def shared_by_all(scope: dict) -> str:
     asked, direct = proxies(), peer(scope)
     if not asked.named(direct):
         return _logged(direct, UNNAMED)
-    hop = _address(asked.asked_by(_hops(scope)))
+    hop = written_down(scope)
     if not hop:
         return _logged(direct, SILENT)
     address = ipaddress.ip_address(hop)
@@ -230,10 +231,8 @@ def _hops(scope: dict) -> list[str]:
 
 def _address(hop: str) -> str:
     """Return a hop's address, without the port that some proxies add; empty when it is none."""
-    bare = hop[1:].partition("]")[0] if hop.startswith("[") else hop
-    if bare.count(":") == 1:
-        bare = bare.partition(":")[0]
+    with_port = parse_host(hop)
     try:
-        return plain_address(bare)
+        return plain_address(with_port.name if with_port else hop)
     except ValueError:
         return ""

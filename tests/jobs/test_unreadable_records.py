@@ -1,4 +1,4 @@
-"""What a run's records say counts only while they can be read: what cannot be is nobody's and opens nothing."""
+"""What a run's records say counts only while they can be read: else it is nobody's and opens nothing."""
 
 import contextlib
 import dataclasses
@@ -137,7 +137,7 @@ def out_of_files():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_who_looks_while_the_app_is_out_of_files_sees_nothing_new_and_all_is_back_afterwards(store, supervisor):
+def test_who_looks_while_the_app_is_out_of_files_sees_no_more_and_all_is_back_later(store, supervisor):
     private, shell = finished_run(store, 0), finished_run(store, 1)
     private.change_job(owner="10.0.0.1", shared=False)
     for path in (shell.job_file, shell.request):

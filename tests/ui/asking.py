@@ -1,6 +1,7 @@
 """Requests as Gradio hands them to a handler: a real one of the server, with a session where there is one."""
 
 import time
+from collections.abc import Iterable
 
 import fastapi
 import gradio as gr
@@ -8,12 +9,23 @@ import gradio as gr
 HOUR = 3600.0
 
 
-def asker(address="127.0.0.1", name="", signed_in_for=HOUR, **headers) -> gr.Request:
-    """Return a request from an address; with a name, of somebody whom Gradio's sign-in has let in."""
+def asker(
+    address="127.0.0.1", name="", signed_in_for=HOUR, lines: Iterable[tuple[str, str]] = (), **headers
+) -> gr.Request:
+    """Return a request from an address; with a name, of somebody whom Gradio's sign-in has let in.
+
+    Args:
+        address: Of the socket that it comes through.
+        name: Who has signed in.
+        signed_in_for: Seconds until the sign-in is over.
+        lines: Header lines in their order, where one name may come more than once.
+        headers: Further headers, with ``_`` in the place of ``-``.
+    """
+    said = [*lines, *((key.replace("_", "-"), value) for key, value in headers.items())]
     scope = {
         "type": "http",
-        "client": (address, 50000),
-        "headers": [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()],
+        "client": (address, 50000) if address else None,
+        "headers": [(key.lower().encode(), value.encode("latin-1")) for key, value in said],
         "query_string": b"",
     }
     if name:
