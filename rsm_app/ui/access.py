@@ -56,9 +56,11 @@ def _address(request: gr.Request) -> str:
     scope = request.request.scope
     hop = written_down(scope)
     address = hop or peer(scope)
-    host = parse_host(Headers(scope=scope).get("host", ""))
-    if is_loopback(address) and (hop or (host and not is_own_name(host.name))):
-        return owner_through(address, host.name if host else "a proxy")
+    asked = Headers(scope=scope).get("host", "")
+    host = parse_host(asked)
+    strange = bool(asked) and not (host and is_own_name(host.name))
+    if is_loopback(address) and (hop or strange):
+        return owner_through(address, host.name if host else "another name")
     return owner_of_address(address) or UNKNOWN
 
 

@@ -101,4 +101,6 @@ def _why_not_the_machine_s() -> str:
         return ""
     if _switched_off():
         return f" This machine has an account, which is not used here: {MACHINE_ACCOUNT} says so."
-    return " This machine has an account, which only serves who opens 127.0.0.1 or localhost there."
+    return (
+        " This machine has an account, which only serves whoever sits at it and opens 127.0.0.1 or localhost."
+    )

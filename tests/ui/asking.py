@@ -10,7 +10,12 @@ HOUR = 3600.0
 
 
 def asker(
-    address="127.0.0.1", name="", signed_in_for=HOUR, lines: Iterable[tuple[str, str]] = (), **headers
+    address="127.0.0.1",
+    name="",
+    signed_in_for=HOUR,
+    lines: Iterable[tuple[str, str]] = (),
+    host="127.0.0.1:7860",
+    **headers,
 ) -> gr.Request:
     """Return a request from an address; with a name, of somebody whom Gradio's sign-in has let in.
 
@@ -19,9 +24,14 @@ def asker(
         name: Who has signed in.
         signed_in_for: Seconds until the sign-in is over.
         lines: Header lines in their order, where one name may come more than once.
+        host: What it asks for; no Host header at all when empty.
         headers: Further headers, with ``_`` in the place of ``-``.
     """
-    said = [*lines, *((key.replace("_", "-"), value) for key, value in headers.items())]
+    said = [
+        *([("Host", host)] if host else []),
+        *lines,
+        *((key.replace("_", "-"), value) for key, value in headers.items()),
+    ]
     scope = {
         "type": "http",
         "client": (address, 50000) if address else None,

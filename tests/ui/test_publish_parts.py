@@ -125,6 +125,81 @@ def test_this_machine_s_token_serves_this_machine_alone(monkeypatch):
     assert standing_token(signed_in, asker()).source == "signed in"
 
 
+AT_IT = [
+    *("127.0.0.1:7860", "127.0.0.1", "127.1.2.3:7860", "localhost:7860", "LOCALHOST:7860", "localhost.:7860"),
+    *("studio.localhost:7860", "[::1]:7860", "[::ffff:127.0.0.1]:7860", "[::ffff:7f00:1]:7860"),
+]
+NOT_AT_IT = [
+    *("studio.example", "studio.example:7860", "127.0.0.1.example.com:7860", "localhost.evil:7860"),
+    *(
+        "127.0.0.1@evil.example",
+        "localhost:7860@evil.example",
+        "0.0.0.0:7860",
+        "[::]:7860",
+        "192.168.1.5:7860",
+    ),
+    *(
+        "10.0.0.7",
+        "evil-localhost",
+        "[::1].evil.example",
+        "127.0.0.1:7860,evil.example",
+        "",
+        "[fe80::1]:7860",
+    ),
+]
+
+
+@pytest.fixture
+def machine_s_token(monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.delenv("RSM_MACHINE_ACCOUNT", raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+
+
+@pytest.mark.parametrize("host", AT_IT)
+def test_whoever_sits_at_the_machine_has_its_account_however_the_address_is_written(machine_s_token, host):
+    for peer in ("127.0.0.1", "127.0.0.5", "::1", "::ffff:127.0.0.1"):
+        for more in ({}, {"origin": f"http://{host}"}, {"origin": "http://localhost:7860"}):
+            assert standing_token(None, asker(peer, host=host, **more)).reveal() == "hf_mine"
+        for page in ("https://evil.example", "null", "http://127.0.0.1.example.com:7860"):
+            assert standing_token(None, asker(peer, host=host, origin=page)) is None
+    assert standing_token(None, asker("192.168.1.5", host=host)) is None
+
+
+@pytest.mark.parametrize("host", NOT_AT_IT)
+def test_a_request_for_another_name_has_not_the_machine_s_account(machine_s_token, host):
+    for peer in ("127.0.0.1", "::1"):
+        for more in ({}, {"origin": f"http://{host}"}, {"origin": "http://127.0.0.1:7860"}):
+            assert standing_token(None, asker(peer, host=host, **more)) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded", "via"),
+        *("cf-connecting-ip", "true-client-ip", "x-client-ip", "x-forwarded-port", "x-forwarded-server"),
+    ],
+)
+def test_what_came_through_a_proxy_has_not_the_machine_s_account(machine_s_token, header):
+    for value in ("127.0.0.1", "localhost", "for=127.0.0.1", "1.1 here"):
+        assert standing_token(None, asker(lines=[(header, value)])) is None
+
+
+def test_two_hosts_in_one_request_are_none(machine_s_token):
+    for other in ("evil.example", "127.0.0.1:7860"):
+        assert standing_token(None, asker(lines=[("Host", other)])) is None
+
+
+@pytest.mark.parametrize("value", ["0", "false", "no", "off", "never"])
+def test_the_machine_s_account_can_be_switched_off(machine_s_token, monkeypatch, value):
+    monkeypatch.setenv("RSM_MACHINE_ACCOUNT", value)
+    assert standing_token(None, asker()) is None
+    assert "RSM_MACHINE_ACCOUNT says so" in who_html("", "", asker())
+    for again in ("1", "yes", ""):
+        monkeypatch.setenv("RSM_MACHINE_ACCOUNT", again)
+        assert standing_token(None, asker()) is not None
+
+
 class Seen(Exception):
     """Leaves a page before it is served, which a login would not survive on this machine."""
 
