@@ -197,7 +197,7 @@ def test_at_home_neither_another_local_page_nor_one_of_the_internet_acts(tab, se
 
 
 def test_a_name_that_was_made_to_lead_here_has_neither_the_runs_nor_the_account(tab, server, store):
-    """DNS rebinding: to a browser the stranger's page and the app are one address, to the app they are not."""
+    """DNS rebinding: to a browser the page of a stranger and the app are one address, to the app two."""
     run, here = waiting(store, "127.0.0.1"), f"http://{EVIL}:{server.port}"
     tab.goto(f"{here}/about")
     told = tab.evaluate(ATTACK, [here, run.id])
