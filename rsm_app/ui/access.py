@@ -18,6 +18,7 @@ from rsm_app.ui.hosts import is_loopback, is_own_name, parse_host
 from rsm_app.ui.proxies import peer, written_down
 
 UNKNOWN = "somebody"  # who asks through a socket without an address
+GONE = "This run no longer exists, or its owner does not share it any more."
 REFUSED = (
     "This run belongs to somebody else, so only they can change it. Copy its settings to start your own."
 )

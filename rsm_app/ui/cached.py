@@ -1,23 +1,54 @@
-"""Pictures of the page are written whole or not at all.
+"""What of a run lies in Gradio's cache: pictures, written whole or not at all, and files to take away.
 
 Gradio names the file of a picture by its content and writes it anew each time that it is shown. Who is
 fetching it at that moment gets half a picture (net::ERR_CONTENT_LENGTH_MISMATCH, docs/LOG.md 2026-11-28).
+What shows a run lies below the run's id, so that it is served no longer than there is the run.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from gradio import processing_utils
+from gradio.utils import get_upload_folder
 from PIL import Image
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rsm_app.jobs.store import Run, RunStore
+
+_RUNS, _END = "of-runs", "-"  # the ids of runs stand between these two; no id is the second
+_SHOWN = "rsm_runs"
+_FILE = ("/gradio_api/file=", "/gradio_api/file/")
+_GONE = "The run that this file is of was deleted."
+
+
+def of_runs(picture: Image.Image, runs: Iterable[Run]) -> Image.Image:
+    """Note which runs a picture shows; return the picture."""
+    picture.info[_SHOWN] = tuple(dict.fromkeys(run.id for run in runs))  # no text, which Gradio would write
+    return picture
+
+
+def folder_of(cache: str | os.PathLike, runs: Iterable[str]) -> Path:
+    """Return the folder in a cache for what is served as long as there are some runs.
+
+    Args:
+        cache: Gradio's cache.
+        runs: Their ids; the cache itself when there are none.
+    """
+    names = tuple(runs)
+    return Path(cache, _RUNS, *names, _END) if names else Path(cache)
 
 
 def save_whole(img: Image.Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
     """Do what Gradio's ``save_pil_to_cache`` does, but leave a file alone that is there already."""
     content = processing_utils.encode_pil_to_bytes(img, format)
-    folder = Path(cache_dir) / processing_utils.hash_bytes(content)
+    folder = folder_of(cache_dir, img.info.get(_SHOWN, ())) / processing_utils.hash_bytes(content)
     folder.mkdir(exist_ok=True, parents=True)
     path = (folder / f"{name}.{format}").resolve()
     try:
@@ -33,3 +64,46 @@ def save_whole(img: Image.Image, cache_dir: str, name: str = "image", format: st
 def write_pictures_whole() -> None:
     """Let every component of this process save its pictures so."""
     processing_utils.save_pil_to_cache = save_whole
+
+
+def forget(run_id: str) -> None:
+    """Remove what the cache holds of a deleted run alone."""
+    shutil.rmtree(Path(get_upload_folder(), _RUNS, run_id), ignore_errors=True)
+
+
+class ServedFiles:
+    """ASGI middleware that serves no file of a run that is gone, whoever deleted it."""
+
+    def __init__(self, app: ASGIApp, store: RunStore):
+        """Wrap an app.
+
+        Args:
+            app: The app.
+            store: The runs.
+        """
+        self._app, self._store = app, store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer that the file is gone."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not any(part in path for part in _FILE) or self._there(path):
+            await self._app(scope, receive, send)
+            return
+        body = json.dumps({"detail": _GONE}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _there(self, path: str) -> bool:
+        return all(self._store.run(name) is not None for name in _runs_of(path))
+
+
+def _runs_of(path: str) -> list[str]:
+    """Return the ids of the runs that a file is of, however its path is written."""
+    name = next(path.partition(part)[2] for part in _FILE if part in path)
+    inside = os.path.join(os.path.realpath(get_upload_folder()), _RUNS)
+    try:
+        parts = Path(os.path.realpath(unquote(name))).relative_to(inside).parts
+    except ValueError:
+        return []
+    return list(parts[: parts.index(_END)] if _END in parts else parts[:1])

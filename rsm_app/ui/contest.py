@@ -13,6 +13,7 @@ from PIL import Image
 
 from rsm_app.jobs.store import Run
 from rsm_app.ui import curves, gains, pictures
+from rsm_app.ui.cached import of_runs
 from rsm_app.ui.live import run_title
 from rsm_app.ui.result import decimals, duration, is_finite, number, reward_title
 from rsm_app.ui.theme import SERIES
@@ -278,7 +279,8 @@ def strips(chosen: Sequence[Entry], shared: Shared, size: int) -> list[tuple[Ima
         if before:
             drawn.insert(0, pictures.open_sample(chosen[0].run, row[0].get("before")))
         if all(drawn):
-            found.append((pictures.side_by_side(drawn), _strip_caption(chosen, row, before)))
+            shown = of_runs(pictures.side_by_side(drawn), [entry.run for entry in chosen])
+            found.append((shown, _strip_caption(chosen, row, before)))
     return found
 
 

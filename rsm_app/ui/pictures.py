@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from rsm_app.jobs.store import Run
+from rsm_app.ui.cached import of_runs
 from rsm_app.ui.result import is_finite
 from trainers.run_folder import read_lines
 
@@ -64,9 +65,8 @@ def baseline_gallery(run: Run) -> list[tuple[Image.Image, str]]:
     for line in baseline_lines(run)[:GALLERY_SIZE]:
         picture = open_sample(run, line.get("picture"))
         if picture:
-            found.append(
-                (enlarge(picture, THUMBNAIL), f"{_number(line, 'reward')} · {line.get('prompt', '')}")
-            )
+            shown = of_runs(enlarge(picture, THUMBNAIL), [run])
+            found.append((shown, f"{_number(line, 'reward')} · {line.get('prompt', '')}"))
     return found
 
 
@@ -80,7 +80,7 @@ def probe_strip(run: Run, probes: Sequence[dict]) -> list[tuple[Image.Image, str
         names = line.get("pictures") if isinstance(line.get("pictures"), list) else []
         drawn = [picture for name in names if (picture := open_sample(run, name))]
         if drawn:
-            found.append((_in_a_row(drawn), _strip_caption(line)))
+            found.append((of_runs(_in_a_row(drawn), [run]), _strip_caption(line)))
     return found
 
 
@@ -134,14 +134,16 @@ def pair_gallery(run: Run, pairs: Sequence[dict], size: int = GALLERY_SIZE) -> l
     for pair in pairs[:size]:
         before, after = open_sample(run, pair.get("before")), open_sample(run, pair.get("after"))
         if before and after:
-            found.append((side_by_side([before, after]), pair_caption(pair)))
+            found.append((of_runs(side_by_side([before, after]), [run]), pair_caption(pair)))
     return found
 
 
 def pair_large(run: Run, pair: dict) -> tuple[Image.Image, Image.Image] | None:
     """Return a pair's two pictures at the size of the slider."""
     before, after = open_sample(run, pair.get("before")), open_sample(run, pair.get("after"))
-    return (enlarge(before, LARGE), enlarge(after, LARGE)) if before and after else None
+    if not before or not after:
+        return None
+    return of_runs(enlarge(before, LARGE), [run]), of_runs(enlarge(after, LARGE), [run])
 
 
 def pair_caption(pair: dict) -> str:

@@ -17,6 +17,7 @@ import gradio as gr
 
 from rsm_app.jobs.store import Run
 from rsm_app.ui import pictures
+from rsm_app.ui.cached import of_runs
 from rsm_app.ui.result import is_finite
 from trainers.errors import FaultError, StudioError
 from trainers.importing import uncollected
@@ -151,8 +152,8 @@ def draw(panel: Panel, run: Run | None, values: tuple, progress: gr.Progress) ->
         return {panel.facts: _problem(_explain(error)), **_told(panel, {})}
     label = f"{_AFTER}, strength {wish.strength:g}"
     return {
-        panel.before: _image(drawing.before),
-        panel.after: gr.update(value=_image(drawing.after), label=label),
+        panel.before: of_runs(_image(drawing.before), [run]),
+        panel.after: gr.update(value=of_runs(_image(drawing.after), [run]), label=label),
         panel.facts: f'<p class="rsm-facts" role="status">{escape(_facts(drawing, wish))}</p>',
         **_told(panel, {}),
     }

@@ -19,7 +19,8 @@ from rsm_app.jobs.index import Page, Row
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import history, run_table
-from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
+from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
+from rsm_app.ui.cached import forget
 from rsm_app.ui.history import View
 from rsm_app.ui.offering import offer
 from rsm_app.ui.runs_parts import IDLE_SECONDS, MOVING_SECONDS, PIN, SHARE, UNPIN, UNSHARE, Parts, build_parts
@@ -27,7 +28,6 @@ from trainers.errors import StudioError
 
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 _ONCE = {**_QUIET, "trigger_mode": "once"}
-_GONE = "This run no longer exists, or its owner does not share it any more."
 _SHARED = "Everybody who uses this app can look at this run now. Open it to copy its address."
 _NOT_SHARED = "Only you can look at this run now."
 # Whoever chose a run with the keyboard goes on with its buttons, which come after the whole list.
@@ -244,7 +244,7 @@ class _Page:
         offered: list[dict] = []
 
         def make(run: Run) -> None:
-            offered.append(offer(self.parts.save, functools.partial(export, run)))
+            offered.append(offer(self.parts.save, run, functools.partial(export, run)))
 
         changes = self._act(raw, seen, request, make)
         if offered:
@@ -276,9 +276,12 @@ class _Page:
         """Delete the run that was asked about, and no other."""
         view = View.read({**_mapping(raw), "chosen": doomed})
         told = f"Run {doomed} was deleted."
-        return self._act(
-            dataclasses.asdict(view), seen, request, lambda run: self.supervisor.delete(run.id), told
-        )
+
+        def delete(run: Run) -> None:
+            self.supervisor.delete(run.id)
+            forget(run.id)
+
+        return self._act(dataclasses.asdict(view), seen, request, delete, told)
 
     def _act(
         self, raw: dict, seen: dict, request: gr.Request, action: Callable[[Run], object], told: str = ""
@@ -287,7 +290,7 @@ class _Page:
         view = View.read(raw)
         run = visible_run(self.supervisor.store, view.chosen, request)
         if run is None:
-            notice = _problem(_GONE)
+            notice = _problem(GONE)
         elif not allowed(run, request):
             notice = _problem(REFUSED)
         else:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 import gradio as gr
 from gradio import http_server
 
+from rsm_app.jobs.store import RunStore
+from rsm_app.ui.cached import ServedFiles
 from rsm_app.ui.same_origin import SameOrigin
 
 _Lifespan = Callable[[object], contextlib.AbstractAsyncContextManager]
@@ -26,13 +28,13 @@ class _Server(http_server.Server):
         super().__init__(config)
 
 
-def prepare(demo: gr.Blocks) -> dict:
+def prepare(demo: gr.Blocks, store: RunStore) -> dict:
     """Let Gradio serve an app as it should; return options for ``demo.launch``.
 
     To be followed by ``require_guard`` when it is launched.
     """
     http_server.Server = _Server
-    return {"app_kwargs": {"lifespan": _guarding(tuple(f"/{path}" for path, *_ in demo.pages))}}
+    return {"app_kwargs": {"lifespan": _guarding(tuple(f"/{path}" for path, *_ in demo.pages), store)}}
 
 
 def require_guard(demo: gr.Blocks) -> None:
@@ -46,12 +48,12 @@ def require_guard(demo: gr.Blocks) -> None:
         raise RuntimeError("This version of Gradio cannot be served: it leaves out the check of origins.")
 
 
-def _guarding(pages: tuple[str, ...]) -> _Lifespan:
+def _guarding(pages: tuple[str, ...], store: RunStore) -> _Lifespan:
     """Return what runs before the first request: Gradio's own middleware would else answer before ours."""
 
     @contextlib.asynccontextmanager
     async def begun(app) -> AsyncIterator[None]:
-        app.middleware_stack = SameOrigin(app.middleware_stack, pages)
+        app.middleware_stack = SameOrigin(ServedFiles(app.middleware_stack, store), pages)
         yield
 
     return begun

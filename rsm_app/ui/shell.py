@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from rsm_app.jobs.launching import before_launching
-from rsm_app.jobs.store import ROOT, default_store
+from rsm_app.jobs.store import ROOT, RunStore, default_store
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import about, api, compare, lab, playground, publish, runs, serving, space, train
 from rsm_app.ui.cached import write_pictures_whole
@@ -124,17 +124,17 @@ def serve(host: str, port: int) -> None:
     supervisor = Supervisor(default_store())
     demo = build(supervisor)
     supervisor.keep_running()
-    launch(demo, host, port)
+    launch(demo, supervisor.store, host, port)
 
 
-def launch(demo: gr.Blocks, host: str, port: int, block: bool = True) -> None:
+def launch(demo: gr.Blocks, store: RunStore, host: str, port: int, block: bool = True) -> None:
     """Serve the pages to this app's own visitors.
 
     Nothing of the machine's files is offered beside what handlers return.
     """
     write_pictures_whole()
     demo.launch(
-        **serving.prepare(demo),
+        **serving.prepare(demo, store),
         server_name=host,
         server_port=port,
         prevent_thread_lock=True,

@@ -20,7 +20,7 @@ from rsm_app.jobs.own_prompts import own_prompts
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import copying, field_problems, form, pictures, preflight, tuned, watch
-from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
+from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
@@ -261,24 +261,23 @@ class _Page:
 
     def stop(self, run_id: str, request: gr.Request) -> str:
         """Ask the shown run to finish and keep what it has."""
-        return self._attempt(run_id, request, self.supervisor.stop)
+        return self._attempt(run_id, request, lambda run: self.supervisor.stop(run.id))
 
     def resume(self, run_id: str, request: gr.Request) -> str:
         """Queue the shown run to go on."""
-        return self._attempt(run_id, request, self.supervisor.resume)
+        return self._attempt(run_id, request, lambda run: self.supervisor.resume(run.id))
 
     def extend(self, run_id: str, request: gr.Request) -> str:
         """Queue the shown run for more training."""
-        return self._attempt(run_id, request, lambda name: self.supervisor.extend(name, MORE_SECONDS))
+        return self._attempt(run_id, request, lambda run: self.supervisor.extend(run.id, MORE_SECONDS))
 
     def retry(self, run_id: str, request: gr.Request) -> tuple:
         """Let a failed run go on from its checkpoint, or begin anew with the same settings."""
         shown = []
 
-        def again(name: str) -> None:
-            run = self.supervisor.store.run(name)
-            if run is None or run.resumable():
-                shown.append(self.supervisor.resume(name))
+        def again(run: Run) -> None:
+            if run.resumable():
+                shown.append(self.supervisor.resume(run.id))
                 return
             config = form.restored_config(run.settings())
             own = own_prompts(run) if config.prompts not in builtin_sets() else None
@@ -295,11 +294,8 @@ class _Page:
         def hand_out(run_id: str, request: gr.Request) -> tuple:
             offered = []
 
-            def make(name: str) -> None:
-                run = self.supervisor.store.run(name)
-                if run is None:
-                    raise InputError("This run no longer exists.")
-                offered.append(offer(self.panel.save, functools.partial(export, run)))
+            def make(run: Run) -> None:
+                offered.append(offer(self.panel.save, run, functools.partial(export, run)))
 
             problems = self._attempt(run_id, request, make)
             return problems, offered[0] if offered else gr.skip()
@@ -307,13 +303,18 @@ class _Page:
         hand_out.__name__ = export.__name__
         return hand_out
 
-    def _attempt(self, run_id: str, request: gr.Request, action: Callable[[str], object]) -> str:
-        """Do something with a run if the asker may; return the problems as HTML."""
-        run = self.supervisor.store.run(run_id)
-        if run is not None and not allowed(run, request):
+    def _attempt(self, run_id: str, request: gr.Request, action: Callable[[Run], object]) -> str:
+        """Do something with a run if the asker may; return the problems as HTML.
+
+        Of a run that the asker may not see it says what it says of one that is gone.
+        """
+        run = self._visible(run_id, request)
+        if run is None:
+            return _problems_html([GONE], "Not done:")
+        if not allowed(run, request):
             return _problems_html([REFUSED], "Not done:")
         try:
-            action(run_id)
+            action(run)
         except StudioError as error:
             return _problems_html([str(error)], "Not done:")
         return ""

@@ -4,11 +4,14 @@ import http.client
 import http.server
 import itertools
 import json
+import shutil
 import threading
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from rsm_app.jobs.store import RunStore
@@ -19,6 +22,8 @@ from tests.hub.stand_in import StandIn
 from tests.jobs.small_runs import end_workers, small_config
 from tests.ui.forgeries import ATTACKER, FORGERIES, VICTIM
 from tests.ui.server import BROWSER_ARGUMENTS, Server, free_port
+from tests.ui.visitor import Visitor
+from trainers.run_folder import picture_name, write_json, write_lines
 
 APP, EVIL, OUTER = "studio.example", "evil.example", "outer.example"
 # What a page that wants to act as its visitor tries, and what it was answered; "kept" is nothing at all.
@@ -298,3 +303,62 @@ def test_behind_a_proxy_that_is_not_named_the_page_says_that_all_are_one(world, 
     log = server.runs.parent / f"server-{server.port}.txt"
     assert f"The proxy at 127.0.0.6: {UNNAMED}" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def status_of(server, path):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def drawn(run):
+    """Give a run the pictures of one pair."""
+    line = {"index": 0, "prompt": "a red circle", "seed": 1, "reward_before": 0.1, "reward_after": 0.3}
+    for side, color in (("before", "red"), ("after", "blue")):
+        (run.folder.samples / side).mkdir()
+        Image.new("RGB", (16, 16), color).save(run.path / picture_name(side, 0))
+        line[side] = picture_name(side, 0)
+    write_lines(run.folder.pairs, [line])
+    write_json(run.folder.report, {"paired": {"mean_gain": 0.2, "n": 1}, "reward": "colorfulness"})
+
+
+@pytest.mark.parametrize("deleted", ["in the app", "in a shell"])
+def test_pictures_and_exports_of_a_deleted_run_are_served_no_more(tab, server, store, deleted):
+    run, other = (finished_run(store, next(_NUMBERS)) for _ in range(2))
+    for one in (run, other):
+        drawn(one)
+        one.change_job(owner="127.0.0.1")
+    files = {}
+    for one in (run, other):
+        with tab.expect_response(lambda answer: "/gradio_api/file=" in answer.url):
+            tab.goto(f"{server.url}/?run={one.id}")
+        pictures = tab.locator("#pairs img, #slider img")
+        expect(pictures).to_have_count(3)
+        files[one.id] = pictures.evaluate_all("all => all.map(one => new URL(one.src).pathname)")
+        exported = Visitor(server.url).send("export", {"chosen": one.id})["runs-save"]["value"]
+        files[one.id].append(f"/gradio_api/file={exported['path']}")
+    assert all(status_of(server, path) == 200 for paths in files.values() for path in paths)
+    if deleted == "in the app":
+        asked, visitor = {"chosen": run.id}, Visitor(server.url)
+        visitor.send("ask", asked)
+        assert "was deleted" in visitor.notice("delete", asked, None)
+        assert not [path for path in files[run.id] if Path(path.partition("=")[2]).exists()]
+    else:
+        shutil.rmtree(run.path)
+    forms = list(files[run.id])
+    for path in files[run.id]:
+        name = path.partition("=")[2]
+        forms += [
+            f"/gradio_api/file/{name.lstrip('/')}",
+            f"/gradio_api/file={name.replace('/of-runs/', '/x/../of-runs/')}",
+            f"/gradio_api/file={name.replace('/', '//')}",
+            f"/gradio_api/file={name.replace('of-runs', '%6f%66-runs')}",
+        ]
+    answers = {path: status_of(server, path) for path in forms}
+    assert not {path: status for path, status in answers.items() if status < 400}
+    assert all(status_of(server, path) == 200 for path in files[other.id]), "of the other run they are"
