@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 
 import gradio as gr
-from starlette.datastructures import Headers
 
 from rsm_app.jobs.owners import owner_of_address, owner_through
 from rsm_app.jobs.records import Job
 from rsm_app.jobs.store import Run, RunStore
-from rsm_app.ui.hosts import is_loopback, is_own_name, parse_host
+from rsm_app.ui.hosts import is_loopback, is_own_name, line_of, parse_host
 from rsm_app.ui.proxies import peer, written_down
 
 UNKNOWN = "somebody"  # who asks through a socket without an address
@@ -57,7 +56,7 @@ def _address(request: gr.Request) -> str:
     scope = request.request.scope
     hop = written_down(scope)
     address = hop or peer(scope)
-    asked = Headers(scope=scope).get("host", "")
+    asked = line_of(scope, "host") or ""
     host = parse_host(asked)
     strange = bool(asked) and not (host and is_own_name(host.name))
     if is_loopback(address) and (hop or strange):

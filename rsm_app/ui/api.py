@@ -15,6 +15,7 @@ from typing import Any
 
 import gradio as gr
 
+from rsm_app.jobs.exporting import without_folders
 from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.index import Row
 from rsm_app.jobs.states import STATES
@@ -22,6 +23,7 @@ from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import playground
 from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
+from rsm_app.ui.machine_paths import without_paths
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
 from trainers.preflight import prompt_problems
@@ -50,7 +52,7 @@ def _spoken(function: Callable) -> Callable:
         try:
             return function(*values, **named)
         except StudioError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(without_paths(str(error)), print_exception=False) from error
 
     return call
 
@@ -176,10 +178,10 @@ class Api:
             "phase": row.phase,
             "seconds_left": row.eta_seconds if row.eta_seconds >= 0 else None,
             "queue_position": place.position if place else None,
-            "settings": row.settings,
+            "settings": without_folders(row.settings),
             "paired": report.get("paired"),
-            "message": row.message,
-            "error": row.error,
+            "message": without_paths(row.message),
+            "error": without_paths(row.error),
         }
 
 

@@ -7,7 +7,6 @@ What shows a run lies below the run's id, so that it is served no longer than th
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -18,9 +17,9 @@ from urllib.parse import unquote
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
 from PIL import Image
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rsm_app.jobs.store import Run, RunStore
+from rsm_app.ui.asgi import App, Receive, Scope, Send, answer
 
 _RUNS, _END = "of-runs", "-"  # the ids of runs stand between these two; no id is the second
 _SHOWN = "rsm_runs"
@@ -74,7 +73,7 @@ def forget(run_id: str) -> None:
 class ServedFiles:
     """ASGI middleware that serves no file of a run that is gone, whoever deleted it."""
 
-    def __init__(self, app: ASGIApp, store: RunStore):
+    def __init__(self, app: App, store: RunStore):
         """Wrap an app.
 
         Args:
@@ -89,10 +88,7 @@ class ServedFiles:
         if scope["type"] != "http" or not any(part in path for part in _FILE) or self._there(path):
             await self._app(scope, receive, send)
             return
-        body = json.dumps({"detail": _GONE}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 404, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await answer(scope, send, 404, _GONE)
 
     def _there(self, path: str) -> bool:
         return all(self._store.run(name) is not None for name in _runs_of(path))

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from rsm_app.jobs.exporting import without_folders
 from rsm_app.jobs.index import Page, Row
 from rsm_app.jobs.owners import is_address
 from rsm_app.jobs.queue import Place
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import live, pictures
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.result import CLEAR_Z, decimals, duration, is_finite, number, reward_title
 from trainers.methods import METHODS
-from trainers.models import MODELS
 from trainers.run_folder import read_json
 
 PAGE_SIZE = 25
@@ -121,7 +122,7 @@ def listing(supervisor: Supervisor, view: View, me: tuple[str, ...]) -> Page:
 @lru_cache(maxsize=_REMEMBERED)
 def _searched(config: str) -> str:
     settings = json.loads(config)
-    plain = (str(settings.get(key, "")) for key in ("model", "reward", "estimator"))
+    plain = (without_folders(str(settings.get(key, ""))) for key in ("model", "reward", "estimator"))
     return " ".join(("", *names(config), *plain)).casefold()
 
 
@@ -131,7 +132,7 @@ def names(config: str) -> tuple[str, str, str]:
     settings = json.loads(config)
     model, estimator = str(settings.get("model", "")), str(settings.get("estimator", ""))
     return (
-        MODELS.get(model).title if model in MODELS else model,
+        live.model_title(model),
         reward_title(str(settings.get("reward", ""))),
         METHODS.get(estimator).title if estimator in METHODS else estimator,
     )
@@ -204,7 +205,8 @@ def detail(row: Row, place: Place | None) -> str:
         doing = _DOING.get(row.phase, row.phase)
         return f"{doing}, {about(row.eta_seconds)} left" if row.eta_seconds >= 0 else doing
     if row.state in ("failed", "interrupted"):
-        return row.error if len(row.error) <= _SHORT else f"{row.error[: _SHORT - 1].rstrip()}…"
+        error = without_paths(row.error)
+        return error if len(error) <= _SHORT else f"{error[: _SHORT - 1].rstrip()}…"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Names of hosts as requests carry them: what a Host or an Origin header says, and what names this machine.
+"""What the headers of a request say, and names of hosts as a Host or an Origin header carries them.
 
 Browsers write an address in one form only; whoever writes another is no browser, and is not understood.
 """
@@ -29,6 +29,17 @@ class Authority:
 
     name: str
     port: int | None
+
+
+def lines_of(scope: dict, header: str) -> list[str]:
+    """Return every line of a header, by its name in lower case, in the order of the request."""
+    name = header.encode()
+    return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+
+
+def line_of(scope: dict, header: str) -> str | None:
+    """Return the first line of a header; None when there is none."""
+    return next(iter(lines_of(scope, header)), None)
 
 
 def parse_host(text: str) -> Authority | None:

@@ -12,11 +12,10 @@ import os
 from html import escape
 
 import gradio as gr
-from starlette.datastructures import Headers
 
 from rsm_app.hub.sign_in import Token, find_token, local_token
 from rsm_app.jobs.places import on_space
-from rsm_app.ui.hosts import is_loopback, parse_host, parse_origin
+from rsm_app.ui.hosts import is_loopback, lines_of, parse_host, parse_origin
 from rsm_app.ui.proxies import forwarded, peer
 from trainers.errors import InputError
 
@@ -36,11 +35,10 @@ def from_this_machine(request: gr.Request) -> bool:
     page of a stranger gave its own name this machine's address. Both still ask for the other name.
     """
     scope = request.request.scope
-    headers = Headers(scope=scope)
     if on_space() or forwarded(scope) or not is_loopback(peer(scope)):
         return False
-    hosts = [parse_host(text) for text in headers.getlist("host")]
-    origins = [parse_origin(text) for text in headers.getlist("origin")]
+    hosts = [parse_host(text) for text in lines_of(scope, "host")]
+    origins = [parse_origin(text) for text in lines_of(scope, "origin")]
     return len(hosts) == 1 and all(named and is_loopback(named.name) for named in (*hosts, *origins))
 
 

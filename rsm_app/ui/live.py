@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from rsm_app.jobs.exporting import without_folders
 from rsm_app.jobs.queue import Place
 from rsm_app.jobs.store import Run
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.result import duration, number, reward_title
 from trainers.methods import METHODS
 from trainers.models import MODELS
@@ -74,11 +76,16 @@ def run_title(settings: dict) -> str:
     """Say in one line what a run does."""
     model, estimator = str(settings.get("model", "")), str(settings.get("estimator", ""))
     names = (
-        MODELS.get(model).title if model in MODELS else model,
+        model_title(model),
         reward_title(str(settings.get("reward", ""))),
         METHODS.get(estimator).title if estimator in METHODS else estimator,
     )
     return " · ".join(name for name in names if name)
+
+
+def model_title(name: str) -> str:
+    """Return how a base model is called: its title, its id on the Hub, or the name of its folder."""
+    return MODELS.get(name).title if name in MODELS else without_folders(name)
 
 
 def waiting_line(place: Place | None, trouble: str) -> str:
@@ -90,7 +97,7 @@ def waiting_line(place: Place | None, trouble: str) -> str:
         return f"{where}; no device of this machine can take it."
     when = "expected to start in a moment" if place.seconds < 1 else "expected to start in about "
     when += duration(place.seconds) if place.seconds >= 1 else ""
-    return f"{where}; {when}." + (f" {trouble}" if trouble else "")
+    return f"{where}; {when}." + (f" {without_paths(trouble)}" if trouble else "")
 
 
 def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | None, waits: str = "") -> str:
@@ -115,7 +122,7 @@ def status_html(run: Run, status: RunStatus, last: dict | None, first: dict | No
 
 def _message(run: Run, status: RunStatus, waits: str) -> str:
     """Return what the run is doing; after a failure, the cause and what to do about it."""
-    text = waits or _sentence(status)
+    text = without_paths(waits or _sentence(status))
     if status.state != "failed":
         return f'<p class="rsm-message" role="status">{escape(text)}</p>'
     cause, advice = cause_and_advice(text, resumable=run.resumable(status))

@@ -15,10 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from starlette.datastructures import Headers
-
 from rsm_app.jobs.places import on_space
-from rsm_app.ui.hosts import is_loopback, parse_host, plain_address
+from rsm_app.ui.hosts import is_loopback, lines_of, parse_host, plain_address
 from trainers.errors import InputError
 
 NAMED = "FORWARDED_ALLOW_IPS"
@@ -225,7 +223,7 @@ def _is_everybody(entry: str) -> bool:
 
 
 def _hops(scope: dict) -> list[str]:
-    lines = Headers(scope=scope).getlist("x-forwarded-for")
+    lines = lines_of(scope, "x-forwarded-for")
     return [hop.strip() for hop in ",".join(lines).split(",")] if lines else []
 
 

@@ -26,6 +26,7 @@ from rsm_app.ui.access import allowed, visible_run
 from rsm_app.ui.card_view import card_html, files_html, target_html
 from rsm_app.ui.choices import SHOW_IN_ADDRESS, finished_choices
 from rsm_app.ui.hub_access import standing_token, token_of, who_html
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.publish_parts import (
     EMPTY,
     IDLE_SECONDS,
@@ -382,5 +383,5 @@ def _with_owner(repo: str, owner: str) -> str:
 def _problems(error: StudioError) -> str:
     """Return the sentences of an error."""
     texts = list(error.problems) if isinstance(error, InputError) else [str(error)]
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    items = "".join(f"<li>{escape(without_paths(text))}</li>" for text in texts)
     return f'<div class="rsm-problems" role="alert"><b>Not done:</b><ul>{items}</ul></div>'

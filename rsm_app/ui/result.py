@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
+from rsm_app.jobs.exporting import without_folders
 from trainers.errors import StudioError
 from trainers.rewards import REWARDS, parse_mixture
 
@@ -19,7 +20,7 @@ def reward_title(text: str) -> str:
     try:
         parts = parse_mixture(text)
     except StudioError:
-        return text
+        return without_folders(text)
     titles = [f"{weight:g} × {REWARDS.get(name).title}" for name, weight in parts]
     return " + ".join(titles)
 

@@ -13,6 +13,7 @@ from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import history, live
 from rsm_app.ui.history import View
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.result import duration, verdict
 
 # A click anywhere on a run's line chooses it, except on the link that opens the run.
@@ -52,7 +53,7 @@ def summary_html(listing: Page, trouble: str) -> str:
     parts += [f"{working} at work"] if working else []
     parts += [f"{listing.states['queued']} waiting"] if listing.states.get("queued") else []
     parts += [f"{history.size(listing.bytes)} on disk"] if listing.bytes else []
-    told = f'<p class="rsm-trouble" role="alert">{escape(trouble)}</p>' if trouble else ""
+    told = f'<p class="rsm-trouble" role="alert">{escape(without_paths(trouble))}</p>' if trouble else ""
     return f'<p class="rsm-facts">{" · ".join(parts)}</p>{told}' if count else told
 
 
@@ -136,7 +137,7 @@ def chosen_html(supervisor: Supervisor, run: Run, row: Row, mine: bool) -> str:
     return (
         f'<div class="rsm-run-head"><h2>{escape(history.title(row))}</h2>{badge(row.state)}</div>'
         f'<p class="rsm-id">Run <code>{row.id}</code></p>'
-        f'<p class="rsm-message">{escape(_sentence(supervisor, run, row))}{foreign}</p>'
+        f'<p class="rsm-message">{escape(without_paths(_sentence(supervisor, run, row)))}{foreign}</p>'
     )
 
 

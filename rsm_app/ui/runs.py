@@ -22,6 +22,7 @@ from rsm_app.ui import history, run_table
 from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.cached import forget
 from rsm_app.ui.history import View
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.offering import offer
 from rsm_app.ui.runs_parts import IDLE_SECONDS, MOVING_SECONDS, PIN, SHARE, UNPIN, UNSHARE, Parts, build_parts
 from trainers.errors import StudioError
@@ -307,4 +308,4 @@ def _mapping(raw: object) -> dict:
 
 
 def _problem(sentence: str) -> str:
-    return f'<div class="rsm-problems" role="alert">{escape(sentence)}</div>'
+    return f'<div class="rsm-problems" role="alert">{escape(without_paths(sentence))}</div>'

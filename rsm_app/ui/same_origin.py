@@ -8,17 +8,14 @@ are open to a link from anywhere, but no foreign page reads even them.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from rsm_app.jobs.places import on_space
-from rsm_app.ui.hosts import Authority, parse_host, parse_origin
+from rsm_app.ui.asgi import App, Receive, Scope, Send, answer
+from rsm_app.ui.hosts import Authority, line_of, lines_of, parse_host, parse_origin
 from rsm_app.ui.proxies import NAMED, forwarded, from_named_proxy
 
 _OWN = ("same-origin", "none")  # of Sec-Fetch-Site; none is an address that somebody typed
@@ -34,7 +31,7 @@ _USUAL_PORTS = (80, 443)
 class SameOrigin:
     """ASGI middleware; around everything else, so that nothing inside answers a foreign page first."""
 
-    def __init__(self, app: ASGIApp, pages: tuple[str, ...] = ("/",)):
+    def __init__(self, app: App, pages: tuple[str, ...] = ("/",)):
         """Wrap an app.
 
         Args:
@@ -59,8 +56,8 @@ class SameOrigin:
         """Whether a request is for a document or what it is made of, or for a file that is opened itself."""
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             return False
-        path, headers = _path(scope), Headers(scope=scope)
-        opened = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        path, fetched = _path(scope), (line_of(scope, "sec-fetch-mode"), line_of(scope, "sec-fetch-dest"))
+        opened = fetched == ("navigate", "document")
         return (
             path in self._pages
             or path.rstrip("/") in self._pages
@@ -77,10 +74,7 @@ class SameOrigin:
             return
         sentence = _sentence(scope)
         self._log(scope, sentence)
-        body = json.dumps({"detail": sentence, "error": sentence}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 403, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await answer(scope, send, 403, sentence)
 
     def _log(self, scope: Scope, sentence: str) -> None:
         """Say once for each pair of addresses what was refused: it may be a proxy that is set up wrongly."""
@@ -92,8 +86,7 @@ class SameOrigin:
 
 def is_foreign(scope: Scope) -> bool:
     """Whether a request was made by a page of another address than the one that it asks for."""
-    headers = Headers(scope=scope)
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    site, origin = line_of(scope, "sec-fetch-site"), line_of(scope, "origin")
     if site is not None:
         return site not in _OWN
     return origin is not None and not _is_own(origin, scope)
@@ -109,10 +102,9 @@ def _asked_for(scope: Scope) -> Iterator[Authority]:
 
     A page cannot write the headers of a proxy without asking first, which a foreign one does in vain.
     """
-    headers = Headers(scope=scope)
-    texts = headers.getlist("host")[:1]
+    texts = lines_of(scope, "host")[:1]
     if from_named_proxy(scope):
-        texts += ",".join(headers.getlist("x-forwarded-host")).split(",")
+        texts += ",".join(lines_of(scope, "x-forwarded-host")).split(",")
     if on_space():
         texts += os.environ.get("SPACE_HOST", "").split(",")
     texts.append(urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).netloc)
@@ -145,4 +137,4 @@ def _sentence(scope: Scope) -> str:
 
 
 def _said(scope: Scope, header: str) -> str:
-    return Headers(scope=scope).get(header, "")[:_LONGEST_SHOWN]
+    return (line_of(scope, header) or "")[:_LONGEST_SHOWN]

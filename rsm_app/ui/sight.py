@@ -13,15 +13,16 @@ from trainers.run_folder import read_lines
 class Sight:
     """A run and what the asker may do with it; files are read when they are needed, and once."""
 
-    def __init__(self, run: Run, mine: bool, order: str = "gain"):
+    def __init__(self, run: Run, mine: bool, order: str = "gain", at_machine: bool = False):
         """Keep what to look at.
 
         Args:
             run: The run.
             mine: Whether the asker may change it and take its files away.
             order: How pairs are sorted, a key of ``pictures.ORDERS``.
+            at_machine: Whether the asker sits at this machine, whose folders others are not told.
         """
-        self.run, self.mine, self.order = run, mine, order
+        self.run, self.mine, self.order, self.at_machine = run, mine, order, at_machine
         self.status = run.status()
 
     @cached_property

@@ -21,6 +21,8 @@ from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import copying, field_problems, form, pictures, preflight, tuned, watch
 from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
+from rsm_app.ui.hub_access import from_this_machine
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
@@ -178,7 +180,9 @@ class _Page:
 
     def _sight(self, run_id: object, request: gr.Request, order: str = "gain") -> watch.Sight | None:
         run = self._visible(run_id, request)
-        return watch.Sight(run, allowed(run, request), order) if run else None
+        if run is None:
+            return None
+        return watch.Sight(run, allowed(run, request), order, at_machine=from_this_machine(request))
 
     def choose(
         self,
@@ -389,5 +393,5 @@ def _form(values: tuple) -> form.Form:
 
 
 def _problems_html(problems: list[str], head: str = "Before this can start:") -> str:
-    items = "".join(f"<li>{escape(text)}</li>" for text in problems)
+    items = "".join(f"<li>{escape(without_paths(text))}</li>" for text in problems)
     return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul></div>'

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import gradio as gr
 
+from rsm_app.jobs.exporting import without_folders
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui import curves, form, live, pictures, result, theme
+from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel
 from rsm_app.ui.run_table import publish_link
 from rsm_app.ui.sight import Sight, lines_of
@@ -224,7 +226,8 @@ def _outcome(panel: Panel, sight: Sight) -> dict:
 
 
 def _details(panel: Panel, sight: Sight) -> dict:
-    text = form.command(sight.run.settings())
+    settings = sight.run.settings()
+    text = form.command(settings if sight.at_machine else without_folders(settings))
     return {panel.details: gr.update(visible=True), panel.command: gr.update(value=text, visible=bool(text))}
 
 
@@ -246,8 +249,9 @@ def _log_stamp(sight: Sight) -> object:
 
 
 def _log(panel: Panel, sight: Sight) -> dict:
-    lines = sight.run.log_tail()
-    return {panel.log_box: gr.update(visible=bool(lines)), panel.log: "\n".join(lines)}
+    text = "\n".join(sight.run.log_tail())
+    text = text if sight.at_machine else without_paths(text)
+    return {panel.log_box: gr.update(visible=bool(text)), panel.log: text}
 
 
 def _present(path: Path) -> tuple | None:
