@@ -1,7 +1,9 @@
 """The app as a Space starts it: its variables, no home, an application folder that it cannot write."""
 
 import contextlib
+import http.client
 import http.server
+import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +13,7 @@ import urllib.parse
 import urllib.request
 
 import httpx2
+import psutil
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -105,6 +108,44 @@ def client(space):
         yield client
 
 
+def listening(pid):
+    """The ports at which a process and all that it started answer."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return {
+        connection.laddr.port
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def test_a_visitor_is_known_by_the_hop_that_the_platform_s_proxy_wrote(space):
+    """Two visitors behind the Space's proxy: neither sees the other's run, whatever they write themselves."""
+
+    def runs(*forwarded):
+        connection = http.client.HTTPConnection("127.0.0.1", space.port, timeout=30)
+        try:
+            headers = {"Content-Type": "application/json", "X-Forwarded-For": ", ".join(forwarded)}
+            body = json.dumps({"data": ["", 50]})
+            connection.request("POST", "/gradio_api/call/list_runs", body, headers)
+            event = json.loads(connection.getresponse().read())["event_id"]
+            connection.request("GET", f"/gradio_api/call/list_runs/{event}", headers=headers)
+            answer = connection.getresponse().read().decode()
+            return json.loads(answer.partition("data: ")[2])[0]
+        finally:
+            connection.close()
+
+    quick = {"model": "tiny-flow", "reward": "colorfulness", "settings": SMALL | {"max_updates": 1}}
+    ann = Client(space.url, verbose=False, headers={"X-Forwarded-For": "93.184.216.34"})
+    with contextlib.closing(ann):
+        run = ann.predict(api_name="/start_run", **quick)["run"]
+        ann.predict(run=run, api_name="/stop_run")
+    assert [one["run"] for one in runs("93.184.216.34")] == [run]
+    assert [one["run"] for one in runs("9.9.9.9", "93.184.216.34")] == [run]
+    for forged in (("93.184.216.34", "9.9.9.9"), ("93.184.216.34", "10.1.2.3"), ("93.184.216.34", "unknown")):
+        assert runs(*forged) == []
+
+
 def test_the_page_says_what_a_visitor_may_use_and_offers_a_copy(space):
     page = urllib.request.urlopen(space.url, timeout=20).read().decode()
     assert "at most 1 at work and 3 waiting. A run may take 30 minutes." in page
@@ -150,3 +191,12 @@ def test_a_visitor_meets_the_limits_of_a_space(client):
 def test_nothing_was_written_into_the_program(place, repository):
     found = {path.relative_to(place / "app") for path in (place / "app").rglob("*") if path.is_file()}
     assert found and all((repository / path).is_file() for path in found)
+
+
+def test_nothing_but_the_app_itself_answers(space):
+    """A Space with the package ``spaces`` would let anybody edit the running program at port 7887.
+
+    Asked last, for Gradio takes its time to open that.
+    """
+    assert importlib.util.find_spec("spaces"), "only then is there anything to open"
+    assert "SYSTEM" in space.environment and listening(space.process.pid) == {space.port}
