@@ -29,7 +29,7 @@ from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.published import KINDS
 from trainers.rewards import REWARDS
-from trainers.samplers.kernels import FAMILY_KERNELS
+from trainers.samplers.families import FAMILY_KERNELS
 
 NAMED = [method for method in METHODS if method.name != CUSTOM]
 

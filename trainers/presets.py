@@ -135,7 +135,7 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     config = _branches_fitted(RunConfig(**(base | clean)), base)
     found += unknown + problems(config) + endpoint_problems(config) + reward_problems(config)
     if not unknown and not _mixture_problems(config.reward):
-        found += _method_problems(config)
+        found += combination_problems(config)
     if found:
         raise InputError(*dict.fromkeys(found))
     return config
@@ -219,8 +219,12 @@ def _model_problems(model: str) -> list[str]:
     return []
 
 
-def _method_problems(config: RunConfig) -> list[str]:
-    """Say what keeps the method from working with the model, the reward and the settings."""
+def combination_problems(config: RunConfig) -> list[str]:
+    """Say what keeps the method from working with the model, the reward and the settings.
+
+    Args:
+        config: Settings in their ranges whose model and rewards are known.
+    """
     try:
         method = method_of(config)
     except InputError as error:

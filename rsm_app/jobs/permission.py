@@ -16,7 +16,7 @@ from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.models import MODELS
 from trainers.preflight import obstacles
-from trainers.presets import reward_problems
+from trainers.presets import combination_problems, reward_problems
 from trainers.prompts import builtin_sets
 from trainers.rewards.remote import endpoint_problems
 
@@ -37,7 +37,7 @@ def check_settings(
     """
     found = [] if run is not None and run.made_in_a_shell() else _foreign_files(config, run, own_prompts)
     found += endpoint_problems(config) + reward_problems(config)
-    found = found or obstacles(config)
+    found = found or combination_problems(config) + obstacles(config)
     if not usable(config.device, devices):
         found.append(
             f"'device' asks for {config.device}, but this machine offers {', '.join(devices)}; use auto."

@@ -20,6 +20,13 @@ CRAFTED = [
     {"reward": "/tmp/evil.py:score"},
     {"others": "/tmp/evil.py:score"},
 ]
+UNFIT = [  # what a worker would refuse once it has loaded the model
+    {"kernel": "ddim"},
+    {"kernel": "pcpo_low"},
+    {"model": "tiny-diffusion", "estimator": "grpo", "kernel": "flow_sde"},
+    {"estimator": "pcpo"},
+    {"resolution": 128},
+]
 FILES = [
     {"prompts": "/etc/passwd"},
     {"heldout_prompts": "/etc/passwd"},
@@ -49,14 +56,14 @@ def settled(store, changes, state):
     return run
 
 
-@pytest.mark.parametrize("crafted", CRAFTED + FILES)
+@pytest.mark.parametrize("crafted", CRAFTED + FILES + UNFIT)
 def test_a_new_run_is_refused(idle, store, crafted):
     with pytest.raises(InputError):
         idle.submit(dataclasses.replace(small_config(), **crafted))
     assert store.runs() == []
 
 
-@pytest.mark.parametrize("crafted", CRAFTED + FILES)
+@pytest.mark.parametrize("crafted", CRAFTED + FILES + UNFIT)
 def test_a_run_that_is_there_gets_no_worker_for_it_either(idle, store, crafted):
     run = settled(store, crafted, "stopped")
     for again in (lambda: idle.extend(run.id, 120), lambda: idle.resume(run.id)):

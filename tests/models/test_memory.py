@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers as tf
 
+from trainers.config import FIELDS
 from trainers.errors import InputError
 from trainers.models import EMBEDDED, MODELS
 from trainers.models.configured import configured
@@ -28,6 +29,7 @@ from trainers.models.random_weights import random_pipeline, random_spec
 from trainers.models.sizes import FULL
 from trainers.models.tiny_sizes import TINY
 from trainers.presets import build_config, default_config
+from trainers.samplers.families import FAMILY_KERNELS
 
 ENCODED = ("beside", "alone", "in turn")
 LARGE = [spec for spec in MODELS if not spec.embedded]
@@ -175,6 +177,9 @@ def test_a_run_s_choices_reach_its_model():
         ("sd35-medium", {"resolution": 256}, "'resolution' must be 0 or a multiple of 16 from 384 to 1440"),
         ("sd35-medium", {"resolution": 520}, "not 520"),
         ("tiny-flow", {"resolution": 128}, "'resolution' must be 0 or 64 for 'tiny-flow', not 128."),
+        ("tiny-flow", {"kernel": "ddim"}, "'kernel' must be auto or flow_sde or flow_cps or flow_constant"),
+        ("tiny-flow", {"kernel": "pcpo_low"}, "for a flow model, not 'pcpo_low'."),
+        ("sd35-medium", {"kernel": "pcpo"}, "for a flow model, not 'pcpo'."),
         ("sana", {"decoder": "tiny"}, "there is no tiny autoencoder of its latents"),
         ("sana", {"memory": "20"}, "'memory' must be one of auto, 12, 16, 24, 48, 80"),
     ],
@@ -183,6 +188,18 @@ def test_what_a_model_cannot_follow_is_refused(model, settings, sentence):
     with pytest.raises(InputError) as caught:
         build_config(model, "rsm_zeroth_order_flow", "brightness", settings)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("kernel", FAMILY_KERNELS["flow"])
+@pytest.mark.parametrize("model", ["tiny-diffusion", "sd15", "sdxl", "pixart-sigma"])
+def test_a_flow_s_kernel_is_refused_by_name_for_a_diffusion_model(model, kernel):
+    with pytest.raises(InputError, match=f"'kernel' must be .* for a diffusion model, not '{kernel}'"):
+        build_config(model, "rsm_zeroth_order_diffusion", "brightness", {"kernel": kernel})
+
+
+def test_every_kernel_that_can_be_asked_for_belongs_to_one_family():
+    named = [kernel for names in FAMILY_KERNELS.values() for kernel in names]
+    assert sorted(["auto", *named]) == sorted(FIELDS["kernel"].metadata["choices"])
 
 
 def test_every_family_has_a_checkpoint_a_full_and_a_tiny_size():

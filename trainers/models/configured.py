@@ -11,6 +11,7 @@ from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.models import MODELS, ModelSpec
 from trainers.rewards import REWARDS, parse_mixture
+from trainers.samplers.families import kernel_problems
 
 
 def configured(config: RunConfig, spec: ModelSpec | None = None) -> ModelSpec:
@@ -60,4 +61,4 @@ def model_problems(config: RunConfig) -> list[str]:
         found.append(
             f"'decoder' cannot be tiny for '{spec.name}': there is no tiny autoencoder of its latents."
         )
-    return found
+    return found + kernel_problems(spec.family, config.kernel)

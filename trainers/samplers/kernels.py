@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from trainers.core.schedule import DIFFUSION, FLOW, Schedule
+from trainers.core.schedule import FLOW, Schedule
 from trainers.core.transition import Coefficients
 from trainers.errors import InputError
+from trainers.samplers.families import FAMILY_KERNELS, kernel_problems
 
 Kernel = Callable[[Schedule, int, float], Coefficients]
 PCPO_SLOPE = 4.5
@@ -121,21 +122,12 @@ KERNELS: dict[str, Kernel] = {
 }
 
 
-FAMILY_KERNELS: dict[str, tuple[str, ...]] = {
-    FLOW: ("flow_sde", "flow_cps", "flow_constant"),
-    DIFFUSION: ("ddim", "pcpo", "pcpo_low"),
-}
-
-
 def stochastic_kernel(family: str, name: str = "auto") -> Kernel:
     """Return a stochastic kernel by name; ``auto`` is the flow SDE or DDIM-η.
 
     Raises:
         InputError: The kernel is not one of the family's.
     """
-    names = FAMILY_KERNELS[family]
-    if name == "auto":
-        return KERNELS[names[0]]
-    if name not in names:
-        raise InputError(f"'kernel' must be auto or {' or '.join(names)} for a {family} model, not '{name}'.")
-    return KERNELS[name]
+    if found := kernel_problems(family, name):
+        raise InputError(*found)
+    return KERNELS[FAMILY_KERNELS[family][0] if name == "auto" else name]
