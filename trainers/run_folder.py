@@ -152,7 +152,10 @@ class RunFolder:
 
     def last_words(self) -> str:
         """Return what is to be said of a worker that ended without a word."""
-        return KILLED_STOPPING if self.stop_requested() else KILLED
+        if not self.stop_requested():
+            return KILLED
+        reason = self.stop_reason()
+        return f"{reason} The worker was killed before it could end by itself." if reason else KILLED_STOPPING
 
     def status(self) -> RunStatus:
         """Return the reconciled status.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rsm_app.jobs.environment import worker_environment
 from rsm_app.jobs.store import ROOT
+from rsm_app.jobs.workers import limit_memory
 from trainers.config import RunConfig
 from trainers.errors import FaultError
 
@@ -18,13 +19,19 @@ TIMEOUT_SECONDS = 120.0
 _ERROR = "Error: "
 
 
-def check_spread(config: RunConfig, prompts: str | None = None, timeout: float = TIMEOUT_SECONDS) -> dict:
+def check_spread(
+    config: RunConfig,
+    prompts: str | None = None,
+    timeout: float = TIMEOUT_SECONDS,
+    memory_mb: float = 0.0,
+) -> dict:
     """Return the rewards' statistics of a few base samples, see ``trainers.spread.Spread``.
 
     Args:
         config: The settings, already checked.
         prompts: Text of the training prompts when they are not a built-in set.
         timeout: Seconds after which the process is ended.
+        memory_mb: The memory that it may take; 0 sets no limit.
 
     Raises:
         FaultError: With the engine's sentence, or one that says that it took too long.
@@ -39,9 +46,7 @@ def check_spread(config: RunConfig, prompts: str | None = None, timeout: float =
         words = [sys.executable, "-m", "trainers", "spread", "--config", str(request), "--json"]
         environment = worker_environment(settings=dataclasses.asdict(config))
         try:
-            done = subprocess.run(
-                words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
-            )
+            done = _run(words, environment, timeout, memory_mb)
         except subprocess.TimeoutExpired:
             raise FaultError(
                 f"Drawing the samples took longer than {timeout:g} seconds and was ended; the machine may be "
@@ -50,6 +55,20 @@ def check_spread(config: RunConfig, prompts: str | None = None, timeout: float =
         except OSError as error:
             raise FaultError(f"The samples could not be drawn: {error.strerror or error}.") from error
     return _answer(done)
+
+
+def _run(
+    words: list[str], environment: dict[str, str], timeout: float, memory_mb: float
+) -> subprocess.CompletedProcess:
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            limit_memory(process.pid, memory_mb)
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()  # it is gone already unless its time is over
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def _answer(done: subprocess.CompletedProcess) -> dict:

@@ -7,12 +7,15 @@ published or is pinned.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
 from pathlib import Path
 
 from rsm_app.jobs.index import Index, Row, folder_bytes
+from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.shares import Holding, Shares
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run, RunStore
 from trainers.errors import FaultError
@@ -49,34 +52,38 @@ def low_disk(store: RunStore, minimum_mb: float, needed_mb: float = 0.0) -> str:
     )
 
 
-def enforce_quota(store: RunStore, index: Index, quota_mb: float) -> list[str]:
-    """Delete the oldest finished runs until all runs fit the quota; return the deleted ids.
+def enforce_quota(store: RunStore, index: Index, limits: Limits) -> list[str]:
+    """Delete finished runs until every owner and all together keep to the limits; return the deleted ids.
 
     Only under the store's lock.
     """
     empty_trash(store)
-    if not quota_mb:
+    shares = Shares(limits.disk_mb * MB, limits.owner_disk_mb * MB, limits.owner_kept)
+    if shares == Shares():
         return []
-    rows = index.rows(scan=True)
-    sizes = {row.id: row.bytes or folder_bytes(store.root / row.id) for row in rows}
-    total, deleted = sum(sizes.values()), []
-    for row in sorted(rows, key=_age):
-        if total <= quota_mb * MB:
-            break
-        if _may_go(row) and delete(store, index, row.id):
-            total -= sizes[row.id]
-            deleted.append(row.id)
+    rows, deleted = index.rows(), []
+    holdings = {row.id: holding(store, row) for row in rows}
+    while excess := shares.excess(holdings.values()):
+        for run in excess:
+            if delete(store, index, run.id):
+                deleted.append(run.id)
+                del holdings[run.id]
+            else:  # a process is still in its folder
+                holdings[run.id] = dataclasses.replace(run, removable=False)
     return deleted
 
 
-def _age(row: Row) -> tuple[float, str]:
-    """Return what sorts runs by when they were last at work, or brought, the longest ago first."""
-    return max(row.submitted, row.heartbeat), row.id
-
-
-def _may_go(row: Row) -> bool:
-    made_here = row.submitted > 0
-    return made_here and row.state in ENDED and not row.pinned and not row.waits
+def holding(store: RunStore, row: Row) -> Holding:
+    """Return what a run takes of its owner's share; one that never began goes before all others."""
+    made_here, ended = row.submitted > 0, row.state in ENDED
+    return Holding(
+        id=row.id,
+        owner=row.owner if made_here else None,
+        size=row.bytes or folder_bytes(store.root / row.id),
+        age=(row.started > 0, max(row.submitted, row.heartbeat), row.id),
+        removable=made_here and ended and not row.pinned and not row.waits,
+        counted=ended,
+    )
 
 
 def why_it_stays(run: Run) -> str:

@@ -1,7 +1,8 @@
 """An index of the run folders in SQLite, so that lists and queues are quick; the folders stay the truth.
 
-Runs that can change are read from their folders every time, finished ones again when their files look
-changed. A damaged index is made anew from the folders; where none can be written it lives in memory.
+Runs that can change are read from their folders every time, finished ones again when their files are seen to
+have changed (``scanning``). A damaged index is made anew from the folders; where none can be written it lives
+in memory.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rsm_app.jobs.records import Job
+from rsm_app.jobs.scanning import MOVING, Scanner, stamp
 from rsm_app.jobs.states import ENDED, waiting
 from rsm_app.jobs.store import Run, RunStore
 from trainers.run_folder import DAMAGED
 
 _VERSION = 4
-_RESCAN_SECONDS = 2.0
-_WATCHED = ("status.json", "job.json", "worker.json")
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,6 @@ class Page:
 
 _COLUMNS = tuple(info.name for info in fields(Row))
 _BOOLEAN = ("waits", "pinned", "shared", "holds")
-_STILL = ", ".join(f"'{state}'" for state in ENDED)
-_MOVING = f" WHERE state NOT IN ({_STILL}) OR holds"
 
 
 class Index:
@@ -124,8 +121,7 @@ class Index:
         self._path = store.root / ".index" / "runs.sqlite"
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
-        self._scanned = -_RESCAN_SECONDS
-        self._changed: int | None = None
+        self._scanner = Scanner(store)
         self._unreadable: set[str] = set()
 
     def rows(
@@ -148,7 +144,7 @@ class Index:
 
     def moving(self) -> list[Row]:
         """Return the runs that wait, work, or have ended but for a process, newest first."""
-        return self._attempt(lambda: self._read(_MOVING, ()))
+        return self._attempt(lambda: self._read(MOVING, ()))
 
     def row(self, run_id: str) -> Row | None:
         """Return one run, or None when there is no such run."""
@@ -182,8 +178,12 @@ class Index:
         return sorted(self.rows(("queued",), scan=scan), key=lambda row: row.ticket)
 
     def last_ticket(self) -> int:
-        """Return the highest ticket that any run has; every folder is looked at."""
-        return max((row.ticket for row in self.rows(scan=True)), default=0)
+        """Return the highest ticket that any run has."""
+        return self._attempt(lambda: self._value("SELECT MAX(ticket) FROM runs")) or 0
+
+    def changes(self) -> int:
+        """Return a number that is another one after any row has changed."""
+        return self._attempt(lambda: self._database.total_changes)
 
     def note(self, run: Run) -> None:
         """Read one run's folder again."""
@@ -225,8 +225,13 @@ class Index:
             self._database.execute("DROP TABLE IF EXISTS runs")
         self._database.execute(f"CREATE TABLE IF NOT EXISTS runs (id PRIMARY KEY, {', '.join(_COLUMNS[1:])})")
         self._database.execute("CREATE INDEX IF NOT EXISTS by_state ON runs (state)")
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_process ON runs (holds)")
         self._database.execute(f"PRAGMA user_version={_VERSION}")
-        self._scanned = -_RESCAN_SECONDS
+        self._scanner.restart()
+
+    def _value(self, query: str):
+        self._refresh(scan=False)
+        return self._database.execute(query).fetchone()[0]
 
     def _read(self, where: str, values: tuple, limit: int = -1, scan: bool = False) -> list[Row]:
         self._refresh(scan)
@@ -261,22 +266,8 @@ class Index:
         )
 
     def _refresh(self, scan: bool) -> None:
-        """Bring rows up to date: those of runs that can change always, all when it is time to look."""
-        try:
-            changed = os.stat(self._store.root).st_mtime_ns
-        except OSError:
-            changed = None
-        moving = self._database.execute(f"SELECT id, holds, stamp FROM runs{_MOVING}")
-        stale = {  # what only waits has no process that could vanish, so its files say all
-            name for name, holds, stamp in moving if holds or stamp != _stamp(self._store.root / name)
-        }
-        if scan or changed != self._changed or time.monotonic() - self._scanned > _RESCAN_SECONDS:
-            known = dict(self._database.execute("SELECT id, stamp FROM runs"))
-            present = self._store.names()
-            stale |= {name for name in present if known.get(name) != _stamp(self._store.root / name)}
-            stale |= known.keys() - set(present)
-            self._scanned, self._changed = time.monotonic(), changed
-        for name in stale:
+        """Bring rows up to date; all of them, or those of which ``scanning`` says so."""
+        for name in self._scanner.stale(self._database, scan):
             self._update_row(name)
 
     def _update_row(self, name: str) -> None:
@@ -304,10 +295,10 @@ class Index:
             self._database.execute(f"INSERT OR REPLACE INTO runs VALUES ({places})", values)
 
     def _describe(self, run: Run) -> Row:
-        stamp = _stamp(run.path)  # before reading: what changes meanwhile is read again
+        seen = stamp(run.path)  # before reading: what changes meanwhile is read again
         status, job, worker, settings = run.status(), run.job(), run.worker(), run.settings()
         if job.damaged or worker.damaged or status.error == DAMAGED or not settings:
-            stamp = ""  # read again at every look: what failed may have been this process, out of files
+            seen = ""  # read again at every look: what failed may have been this process, out of files
         return Row(
             id=run.id,
             owner=job.owner,
@@ -330,7 +321,7 @@ class Index:
             pinned=job.pinned,
             shared=job.shared,
             holds=status.live or worker.alive,
-            stamp=stamp,
+            stamp=seen,
         )
 
 
@@ -363,17 +354,6 @@ def folder_bytes(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(path, name)).st_size
     return total
-
-
-def _stamp(folder: Path) -> str:
-    place, parts = str(folder), []  # text, for it is done for every waiting run at every tick
-    for name in _WATCHED:
-        try:
-            info = os.stat(f"{place}/{name}")
-            parts.append(f"{info.st_mtime_ns}:{info.st_size}:{info.st_ino}")
-        except OSError:
-            parts.append("-")
-    return " ".join(parts)
 
 
 def _row(cells: tuple) -> Row:

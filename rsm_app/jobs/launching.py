@@ -27,13 +27,14 @@ def before_launching(make_room: Callable[[], None]) -> None:
         _make_room.append(make_room)
 
 
-def launch(run: Run, ticket: int, device: str) -> None:
+def launch(run: Run, ticket: int, device: str, memory_mb: float = 0.0) -> None:
     """Start a worker of the kind that can use the device; only under the store's lock.
 
     Args:
         run: The run, new or with a past.
         ticket: The ticket that the worker uses up.
         device: Where it works.
+        memory_mb: The memory that a worker on the CPU may take; 0 sets no limit.
 
     Raises:
         FaultError: The record or the process could not be made; the run goes on waiting.
@@ -48,7 +49,8 @@ def launch(run: Run, ticket: int, device: str) -> None:
         prompts = settings.get("prompts_per_update")
         # What cannot be right is the worker's to refuse, in a sentence.
         count = processes(asked, device, prompts if isinstance(prompts, int) else 1, model)
-        workers.launch(run, ticket, device, visibility(asked, device), count)
+        own = memory_mb if device == CPU else 0.0
+        workers.launch(run, ticket, device, visibility(asked, device), count, own)
 
 
 def age(run: Run, status: RunStatus) -> float:

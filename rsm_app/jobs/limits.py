@@ -37,11 +37,36 @@ class Limits:
         "Wall-clock seconds of one worker; longer budgets are refused.",
         space=1800,
     )
+    owner_kept: float = _limit(
+        0,
+        "RSM_MAX_KEPT_PER_OWNER",
+        "Ended runs of one owner that are kept; beyond it their oldest unpinned ones are deleted.",
+        space=50,
+    )
+    owner_pinned: float = _limit(0, "RSM_MAX_PINNED_PER_OWNER", "Runs that one owner may pin.", space=5)
+    owner_disk_mb: float = _limit(
+        0,
+        "RSM_DISK_PER_OWNER_MB",
+        "MB of one owner's runs; beyond it their own oldest unpinned ones are deleted.",
+        space=1000,
+    )
     disk_mb: float = _limit(
         0,
         "RSM_DISK_QUOTA_MB",
-        "MB of all runs; beyond it the oldest finished, unpinned ones are deleted.",
+        "MB of all runs; beyond it the oldest unpinned ones of whoever uses most are deleted.",
         space=5000,
+    )
+    owner_files_mb: float = _limit(
+        0,
+        "RSM_FILES_PER_OWNER_MB",
+        "MB of one owner's uploads and exports; beyond it their own oldest ones are deleted.",
+        space=300,
+    )
+    files_mb: float = _limit(
+        0,
+        "RSM_FILES_MB",
+        "MB of all uploads and exports; beyond it the oldest of whoever uses most are deleted.",
+        space=1000,
     )
     free_mb: float = _limit(
         500,
@@ -54,6 +79,28 @@ class Limits:
         "MB of one LoRA, with its pictures and records, that may be brought from the Hub.",
         space=512,
     )
+    run_memory_mb: float = _limit(
+        0,
+        "RSM_MAX_RUN_MEMORY_MB",
+        "MB of memory of one worker on the CPU; settings that ask for more are refused.",
+        space=6000,
+    )
+    free_memory_mb: float = _limit(
+        0,
+        "RSM_MIN_FREE_MEMORY_MB",
+        "MB of the machine's memory that stay free: below, the largest worker is ended.",
+        space=500,
+    )
+    batch: float = _limit(0, "RSM_MAX_BATCH", "Largest micro_batch and eval_batch.", space=512)
+    resolution: float = _limit(0, "RSM_MAX_RESOLUTION", "Largest side of an image, in pixels.", space=1024)
+    rollout_images: float = _limit(0, "RSM_MAX_ROLLOUT_IMAGES", "Images of one rollout.", space=8192)
+    compared_images: float = _limit(
+        0, "RSM_MAX_COMPARED_IMAGES", "Images of each side of a comparison.", space=4096
+    )
+    lora_rank: float = _limit(0, "RSM_MAX_LORA_RANK", "Largest rank of a LoRA.", space=128)
+    lookahead: float = _limit(0, "RSM_MAX_LOOKAHEAD", "Most lookahead_steps.", space=8)
+    replay: float = _limit(0, "RSM_MAX_REPLAY", "Largest replay_size.", space=10000)
+    own_prompts: float = _limit(0, "RSM_MAX_OWN_PROMPTS", "Own training prompts of one run.", space=5000)
     stop_seconds: float = _limit(
         30, "RSM_STOP_GRACE_SECONDS", "Seconds for a stop beyond what the worker says it needs."
     )

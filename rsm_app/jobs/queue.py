@@ -32,13 +32,13 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if row.state == "queued"), key=lambda row: row.ticket)
 
 
-def share(rows: Iterable[Row], asked: Job | Row) -> int:
-    """Return how many of some runs count as those of whoever asked for one, towards what one may have.
+def of_owner(rows: Iterable[Row], asked: Job | Row) -> list[Row]:
+    """Return which of some runs count as those of whoever asked for one, towards what one may have.
 
     Somebody who signed in counts together with whoever asks from the same address without a name, so that
     signing out gives no second share; two who signed in do not for sharing an address.
     """
-    return sum(asked.owner in row.owners or row.owner in asked.owners for row in rows)
+    return [row for row in rows if asked.owner in row.owners or row.owner in asked.owners]
 
 
 def ready(
@@ -59,7 +59,7 @@ def ready(
     for row in waiting:
         if taken.issuperset(devices):
             return
-        if running_cap and share(working, row) >= running_cap:
+        if running_cap and len(of_owner(working, row)) >= running_cap:
             continue
         fitting = usable(_asked(row), devices)
         device = next((name for name in fitting if name not in taken), None)

@@ -63,10 +63,33 @@ def on_gpu(device: str) -> bool:
 def free_memory_mb() -> float:
     """Return the memory that is free, within the container's limit if there is one."""
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):
-        limit = int((_CGROUP / "memory.max").read_text())
-        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
+    limit = _container_limit()
+    if limit is not None:
+        with contextlib.suppress(OSError, ValueError):
+            used = int((_CGROUP / "memory.current").read_text())
+            free = min(free, limit - used + _given_back_at_need())
     return max(0.0, free / 2**20)
+
+
+def machine_memory_mb() -> float:
+    """Return all the memory there is, within the container's limit if there is one."""
+    total, limit = psutil.virtual_memory().total, _container_limit()
+    return (total if limit is None else min(total, limit)) / 2**20
+
+
+def _container_limit() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        return int((_CGROUP / "memory.max").read_text())
+    return None
+
+
+def _given_back_at_need() -> int:
+    """Return what a container's files take of its memory only as long as nobody else wants it."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        sizes = dict(line.split() for line in lines)
+        return sum(int(sizes.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return 0
 
 
 def hourly_price(environment: Mapping[str, str] | None = None) -> float | None:

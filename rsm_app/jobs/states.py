@@ -17,6 +17,7 @@ from trainers.run_lock import try_lock, unlock
 
 STATES = ("queued", "running", "stopping", "stopped", "succeeded", "failed", "interrupted")
 ENDED = ("stopped", "succeeded", "failed", "interrupted")
+UNENDED = tuple(state for state in STATES if state not in ENDED)
 RESUMABLE = ("interrupted", "failed", "stopped")
 WITHDRAWN = "Taken out of the queue before it began; nothing was trained."
 _WAITING = "Waiting in the queue."

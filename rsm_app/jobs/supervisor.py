@@ -24,9 +24,11 @@ from rsm_app.jobs.extending import longer
 from rsm_app.jobs.index import Index, Row
 from rsm_app.jobs.launching import age, launch, taken
 from rsm_app.jobs.limits import Limits, read_limits
+from rsm_app.jobs.memory import relieve
 from rsm_app.jobs.permission import check_settings
-from rsm_app.jobs.queue import Place, in_order, places, ready, share
+from rsm_app.jobs.queue import Place, in_order, places, ready
 from rsm_app.jobs.records import Job
+from rsm_app.jobs.room import check_budget, check_pin, check_room, check_turn
 from rsm_app.jobs.states import ENDED, at_work, spoken
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
@@ -65,6 +67,7 @@ class Supervisor:
         self._devices = devices()
         self._escalation = Escalation(self.limits.stop_seconds)
         self._cleaned = self._placed = -math.inf
+        self._clean_at = -1
         self._places: dict[str, Place] = {}
         self._closed = threading.Event()
         self._moving = threading.Lock()
@@ -88,12 +91,12 @@ class Supervisor:
             InputError: A limit, a device or something else that is not there speaks against it.
             FaultError: The disk is full or the directory cannot be written.
         """
-        self._check_budget(config.budget_seconds)
-        check_settings(config, self._devices, own_prompts=prompts is not None)
+        check_budget(self.limits, config.budget_seconds)
+        check_settings(config, self._devices, self.limits, own_prompts=prompts)
         asked = Job(owner, address)
         config = resolved_start(self.store, config, *asked.owners)
         with self.store.lock():
-            self._check_room(asked)
+            check_turn(self.store, self.index, self.limits, asked)
             run = self._create(config, prompts, asked)
         self.tick()
         return run
@@ -120,17 +123,19 @@ class Supervisor:
         self._note(run)
         return run
 
-    def adopt(self, bring: Callable[[Path], object]) -> Run:
+    def adopt(self, bring: Callable[[Path], object], owner: str = "", address: str = "") -> Run:
         """Let the folder of a finished run be brought from elsewhere, if there is room for it.
 
         Args:
             bring: Makes the folder at the path it is given, whole and with its owner, or not at all.
+            owner: Who asks, and whose run it becomes.
+            address: Where somebody who signed in asks from.
 
         Raises:
+            InputError: What the owner has pinned leaves no room.
             FaultError: The disk is full; and whatever ``bring`` raises.
         """
-        if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
-            raise FaultError(trouble)
+        check_room(self.store, self.index, self.limits, Job(owner, address))
         run = Run(self.store.root / new_run_id())
         bring(run.path)
         self._note(run)
@@ -172,7 +177,7 @@ class Supervisor:
                 raise InputError("This run has not ended yet; stop it first, or wait until it ends.")
             settings = run.certain_settings()
             more = longer(run, seconds)
-            self._check_budget(more.worker_seconds)
+            check_budget(self.limits, more.worker_seconds)
             from_mapping(settings | dict(more.limits))
             self._enqueue(run, dict(more.limits))
         self.tick()
@@ -181,11 +186,11 @@ class Supervisor:
     def _check_again(self, run_id: str) -> None:
         """Check an existing run's settings like a new one's; outside the lock, since it may ask around."""
         run = self._existing(run_id)
-        check_settings(from_mapping(run.certain_settings()), self._devices, run)
+        check_settings(from_mapping(run.certain_settings()), self._devices, self.limits, run)
 
     def _enqueue(self, run: Run, limits: dict) -> None:
         job = run.job()
-        self._check_room(job)
+        check_turn(self.store, self.index, self.limits, job)
         run.change_job(
             submitted=job.submitted or time.time(),
             ticket=max(self.index.last_ticket(), run.worker().ticket) + 1,  # never one that is used up
@@ -215,18 +220,26 @@ class Supervisor:
         return run
 
     def pin(self, run_id: str, pinned: bool = True) -> Run:
-        """Keep a run from being cleaned away, or allow it again; errors as in ``stop``."""
-        return self._change(run_id, pinned=pinned)
+        """Keep a run from being cleaned away, or allow it again.
+
+        Raises:
+            InputError: There is no such run, or one may pin no more.
+            FaultError: As in ``stop``.
+        """
+        with self.store.lock():
+            run = self._existing(run_id)
+            if pinned:
+                check_pin(self.store, self.index, self.limits, run.id)
+            return self._changed(run, pinned=pinned)
 
     def share(self, run_id: str, shared: bool = True) -> Run:
         """Let everybody who has a run's id look at it, or only its owner again; errors as in ``stop``."""
-        return self._change(run_id, shared=shared)
-
-    def _change(self, run_id: str, **changes) -> Run:
         with self.store.lock():
-            run = self._existing(run_id)
-            run.change_job(**changes)
-            self._note(run)
+            return self._changed(self._existing(run_id), shared=shared)
+
+    def _changed(self, run: Run, **changes) -> Run:
+        run.change_job(**changes)
+        self._note(run)
         return run
 
     def deletable(self, run_id: str) -> Run:
@@ -265,24 +278,6 @@ class Supervisor:
         if run is None:
             raise InputError("This run no longer exists. Press Start to begin a new one.")
         return run
-
-    def _check_budget(self, seconds: float) -> None:
-        limit = self.limits.run_seconds
-        if limit and seconds > limit:
-            raise InputError(
-                f"A run may take {limit:g} seconds here, and this one asks for {seconds:g}; choose a shorter "
-                "time budget."
-            )
-
-    def _check_room(self, asked: Job) -> None:
-        cap = self.limits.owner_queued
-        if cap and share(self.index.rows(("queued",), scan=True), asked) >= cap:
-            raise InputError(
-                f"You have {cap:g} runs waiting already, as many as one may have here. Wait until one "
-                "starts, or take one out of the queue."
-            )
-        if trouble := cleaning.low_disk(self.store, self.limits.free_mb):
-            raise FaultError(trouble)
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -331,15 +326,22 @@ class Supervisor:
                 moving = self.index.moving()
                 self._watch([row for row in moving if row.state in LIVE])
                 self.trouble = self._start_ready(in_order(moving), [row for row in moving if row.holds])
-                if time.monotonic() - self._cleaned > _CLEANING_SECONDS:
-                    self._cleaned = time.monotonic()
-                    cleaning.enforce_quota(self.store, self.index, self.limits.disk_mb)
+                self._clean(at_rest=not moving)
         except StudioError as error:
             self.trouble = str(error)
         except (OSError, sqlite3.Error) as error:
             self.trouble = f"The runs directory cannot be used: {error}. It is tried again."
         except Exception as error:  # a defect, or a machine at its end; the next tick may do better
             self._unexpected(error)
+
+    def _clean(self, at_rest: bool) -> None:
+        """Delete what is too much, now and then, unless nothing has changed since nothing was."""
+        if time.monotonic() - self._cleaned <= _CLEANING_SECONDS:
+            return
+        self._cleaned = time.monotonic()
+        if not at_rest or self.index.changes() != self._clean_at:
+            cleaning.enforce_quota(self.store, self.index, self.limits)
+            self._clean_at = self.index.changes()
 
     def _unexpected(self, error: Exception) -> None:
         trouble = (
@@ -359,7 +361,7 @@ class Supervisor:
         for row, device in chosen:
             run = self.store.run(row.id)
             if run is not None and not taken(run):
-                launch(run, row.ticket, device)
+                launch(run, row.ticket, device, self.limits.run_memory_mb)
                 self._note(run)
         return ""
 
@@ -376,6 +378,7 @@ class Supervisor:
                 self._ask_to_stop(run, f"A run may take {limit:g} seconds here, and they are over.")
             elif trouble:
                 self._ask_to_stop(run, trouble)
+        relieve(runs, self.limits.free_memory_mb)
         self._escalation.follow(runs)
 
     def _ask_to_stop(self, run: Run, reason: str) -> None:

@@ -10,7 +10,7 @@ import gradio as gr
 from rsm_app.hub.fetching import fetch
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui.access import owner_of
+from rsm_app.ui.access import owner_of, owners_of
 from rsm_app.ui.hub_access import standing_token, token_of
 from rsm_app.ui.panel import MORE_SECONDS
 
@@ -52,7 +52,7 @@ def bring(
             limits=supervisor.limits,
         )
 
-    return supervisor.adopt(into)
+    return supervisor.adopt(into, *owners_of(request))
 
 
 def brought_html(run: Run) -> str:

@@ -207,20 +207,25 @@ def test_devices_are_shared_first_come_first_served(store):
     assert [by_ticket[n].seconds for n in (1, 2, 3, 4, 5)] == [0.0, 100.0, 0.0, None, 200.0]
 
 
+def swept(store, index=None, **limits):
+    """Clean up within some limits and return the ids that went."""
+    with store.lock():
+        return cleaning.enforce_quota(store, index or Index(store), Limits(**limits))
+
+
 def test_the_quota_takes_the_oldest_and_spares_what_waits_works_or_is_pinned(store):
     runs = make_finished_runs(store, 6)
     for number, run in enumerate(runs, 1):
         (run.path / "weights").write_bytes(b"x" * 2**20)
-        run.change_job(ticket=number)
+        run.change_job(ticket=number, owner="ann")
         run.write_worker(Worker(ticket=number, seen="another", pid=2**22 + 1))
     runs[0].change_job(pinned=True)
     runs[1].change_job(ticket=7)  # waits again
     runs[2].job_file.unlink()  # made in a shell, not by the app
     index = Index(store)
-    with store.lock():
-        assert cleaning.enforce_quota(store, index, 0) == []
-        assert cleaning.enforce_quota(store, index, 4.5) == [runs[3].id, runs[4].id]
-        assert cleaning.enforce_quota(store, index, 0.001) == [runs[5].id]
+    assert swept(store, index) == []
+    assert swept(store, index, disk_mb=4.5) == [runs[3].id, runs[4].id]
+    assert swept(store, index, disk_mb=0.001) == [runs[5].id]
     assert sorted(run.id for run in store.runs()) == [run.id for run in runs[:3]]
     assert {row.id for row in index.rows()} == {run.id for run in runs[:3]}
     assert not [path for path in store.root.iterdir() if "trash" in path.name]
@@ -230,16 +235,15 @@ def test_clean_up_counts_from_when_a_run_was_brought_or_at_work_last(store):
     """One that was imported just now never had a place in the queue, and one may be trained again."""
     again, middle, brought = make_finished_runs(store, 3)
     for number, run in enumerate((again, middle), 1):
-        run.change_job(ticket=number)
+        run.change_job(ticket=number, owner="ann")
         run.write_worker(Worker(ticket=number, seen="another", pid=2**22 + 1))
-    brought.change_job(submitted=1000.0)
+    brought.change_job(submitted=1000.0, owner="ann")
     status = {"state": "succeeded", "phase": "done", "heartbeat": 900.0}
     again.folder.status_file.write_text(json.dumps(status))
     for run in (again, middle, brought):
         (run.path / "weights").write_bytes(b"x" * 2**20)
-    with store.lock():
-        assert cleaning.enforce_quota(store, Index(store), 2.5) == [middle.id]
-        assert cleaning.enforce_quota(store, Index(store), 1.5) == [again.id]
+    assert swept(store, disk_mb=2.5) == [middle.id]
+    assert swept(store, disk_mb=1.5) == [again.id]
     assert brought.exists()
 
 

@@ -47,7 +47,7 @@ def pushing(hub, run, tmp_path):
 def swept(supervisor):
     """Return what goes when no run at all fits the quota."""
     with supervisor.store.lock():
-        return cleaning.enforce_quota(supervisor.store, supervisor.index, 0.001)
+        return cleaning.enforce_quota(supervisor.store, supervisor.index, Limits(disk_mb=0.001))
 
 
 def test_a_run_stays_while_its_push_is_at_work_and_goes_when_the_pusher_is_dead(supervisor, pushing, run):
