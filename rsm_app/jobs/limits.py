@@ -79,6 +79,21 @@ class Limits:
         "MB of one LoRA, with its pictures and records, that may be brought from the Hub.",
         space=512,
     )
+    owner_rate: float = _limit(
+        0,
+        "RSM_MAX_REQUESTS_PER_SECOND",
+        "Requests of one owner a second, on average; scripts and styles of the page do not count.",
+        space=150,
+    )
+    owner_requests: float = _limit(
+        0, "RSM_MAX_REQUESTS_PER_OWNER", "Requests of one owner that are open at the same time.", space=500
+    )
+    owner_events: float = _limit(
+        0, "RSM_MAX_EVENTS_PER_OWNER", "Events of one owner's pages that wait to be answered.", space=200
+    )
+    owner_sessions: float = _limit(
+        0, "RSM_MAX_SESSIONS_PER_OWNER", "Open pages of one owner that the app remembers.", space=300
+    )
     run_memory_mb: float = _limit(
         0,
         "RSM_MAX_RUN_MEMORY_MB",

@@ -55,11 +55,13 @@ class Scanner:
         if everything or self._looked == -math.inf:
             self._looked = time.monotonic()
             return found | self._listing(database, always=True) | self._differing(database, "", ())
-        found |= self._listing(database, always=False)
-        if time.monotonic() - self._looked > PERIOD_SECONDS:
-            found |= self._part(database)
-            self._looked = time.monotonic()
-        return found
+        listed = self._listing(database, always=False)
+        if time.monotonic() - self._looked <= PERIOD_SECONDS:
+            return found | listed
+        self._looked = time.monotonic()
+        if not listed and not self._settled:  # the clock of a file system is coarse: it may not show a change
+            listed = self._listing(database, always=True)
+        return found | listed | self._part(database)
 
     def _listing(self, database: sqlite3.Connection, always: bool) -> set[str]:
         """Return names that came and names that went, if the directory's time of change is another one."""
@@ -71,17 +73,15 @@ class Scanner:
             return set()
         self._settled = changed == self._changed
         self._changed = changed
-        present = set(self._store.names())
-        known = {name for (name,) in database.execute("SELECT id FROM runs")}
+        present, known = set(self._store.names()), _known(database)
         self._unread = present - known
         return self._unread | (known - present)
 
     def _part(self, database: sqlite3.Connection) -> set[str]:
-        """Return what differs among the next few folders, and the names of which nothing is known yet.
-
-        The clock of a file system is coarse, so the listing after a change is read twice.
-        """
-        found = set(self._unread) if self._settled else self._listing(database, always=True)
+        """Return what differs among the next few folders, and the names of which nothing is known yet."""
+        if self._unread:
+            self._unread -= _known(database)
+        found = set(self._unread)
         found |= {name for (name,) in database.execute("SELECT id FROM runs WHERE stamp = ''")}
         ids = database.execute(
             "SELECT id FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?", (self._below, PART)
@@ -95,6 +95,10 @@ class Scanner:
     def _differing(self, database: sqlite3.Connection, where: str, values: tuple) -> set[str]:
         rows = database.execute(f"SELECT id, stamp FROM runs{where}", values)
         return {name for name, known in rows if known != stamp(self._store.root / name)}
+
+
+def _known(database: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in database.execute("SELECT id FROM runs")}
 
 
 def stamp(folder: Path) -> str:

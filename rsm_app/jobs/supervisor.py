@@ -32,6 +32,7 @@ from rsm_app.jobs.room import check_budget, check_pin, check_room, check_turn
 from rsm_app.jobs.states import ENDED, at_work, spoken
 from rsm_app.jobs.stopping import Escalation
 from rsm_app.jobs.store import Run, RunStore, new_run_id
+from rsm_app.jobs.temporary_files import TemporaryFiles
 from rsm_app.jobs.workers import terminate
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
@@ -51,6 +52,7 @@ class Supervisor:
         store: The runs directory.
         index: Its index, for lists.
         limits: What runs and owners may take.
+        files: What visitors have uploaded and exported.
         trouble: Why the queue stands still although a device is free; empty when it does not.
     """
 
@@ -63,6 +65,7 @@ class Supervisor:
         self.store = store
         self.index = Index(store)
         self.limits = read_limits() if limits is None else limits
+        self.files = TemporaryFiles(self.limits)
         self.trouble = ""
         self._devices = devices()
         self._escalation = Escalation(self.limits.stop_seconds)
@@ -267,6 +270,7 @@ class Supervisor:
                     "This run could not be deleted: a process is still at work in its folder, or the folder "
                     "cannot be written. Try again in a moment."
                 )
+            self.files.forget_exports(run.id)
             self._placed = -math.inf
 
     def _note(self, run: Run) -> None:
@@ -339,8 +343,10 @@ class Supervisor:
         if time.monotonic() - self._cleaned <= _CLEANING_SECONDS:
             return
         self._cleaned = time.monotonic()
+        self.files.sweep()
         if not at_rest or self.index.changes() != self._clean_at:
-            cleaning.enforce_quota(self.store, self.index, self.limits)
+            for name in cleaning.enforce_quota(self.store, self.index, self.limits):
+                self.files.forget_exports(name)
             self._clean_at = self.index.changes()
 
     def _unexpected(self, error: Exception) -> None:

@@ -20,7 +20,7 @@ from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.index import Row
 from rsm_app.jobs.states import STATES
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import playground
+from rsm_app.ui import costly, playground
 from rsm_app.ui.access import REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.machine_paths import without_paths
@@ -39,7 +39,8 @@ _MAIN = ("model", "reward", "estimator", "budget_seconds", "seed", "prompts")
 def build(supervisor: Supervisor) -> None:
     """Add the endpoints to the blocks that are being built."""
     api = Api(supervisor)
-    for name in ("start_run", "run_status", "list_runs", "stop_run"):
+    gr.api(_spoken(api.start_run), api_name="start_run", **costly.kind("submit"))
+    for name in ("run_status", "list_runs", "stop_run"):
         gr.api(_spoken(getattr(api, name)), api_name=name, concurrency_limit=None)
     gr.api(_spoken(api.sample), api_name="sample", **playground.ONE_AT_A_TIME)
 

@@ -12,12 +12,13 @@ import gradio as gr
 
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import contest, one_run, playground, several_runs
+from rsm_app.ui import contest, costly, one_run, playground, several_runs
 from rsm_app.ui.choices import SHOW_IN_ADDRESS, finished_choices, finished_run, why_not
 
 POLL_SECONDS = 5.0
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-_LATEST = {**_QUIET, "trigger_mode": "always_last"}  # a choice made while another is shown is not lost
+_COSTLY = {**_QUIET, **costly.kind("compare")}
+_LATEST = {**_COSTLY, "trigger_mode": "always_last"}  # a choice made while another is shown is not lost
 _EMPTY = (
     '<section class="rsm-empty" aria-label="Nothing to compare"><h2>Nothing to compare yet</h2>'
     "<p>Runs appear here when they have drawn their pictures before and after. Start one on the Train page; "
@@ -59,18 +60,18 @@ class _Page:
         lists = [self.told, self.page, self.run, several.runs, self.listed]
         whole = [*one.outputs(), *play.outputs(), *play.fields()]
         arrange = [one.order, one.which]
-        attached = demo.load(self.attach, None, [*lists, *whole], **_QUIET)
+        attached = demo.load(self.attach, None, [*lists, *whole], **_COSTLY)
         shown = self.run.input(self.show_run, [self.run, *arrange], [self.told, *whole], **_LATEST)
         for event in (attached, shown):
             event.then(None, self.run, js=SHOW_IN_ADDRESS, api_visibility="private")
             event.then(self.warm_up, self.run, None, **_QUIET)
         # Gradio builds every output of a handler anew, so a tick has one.
         self.timer.tick(self.poll, None, self.offered, trigger_mode="once", **_QUIET)
-        self.offered.change(self.take_up, self.listed, [*lists, *whole], **_QUIET)
+        self.offered.change(self.take_up, self.listed, [*lists, *whole], **_COSTLY)
         arranged = [self.run, *arrange]
         gr.on([one.order.input, one.which.input], self.arrange, arranged, one.pair_outputs(), **_LATEST)
         one.gallery.select(self.choose_pair, [self.run, one.shown], one.slider_outputs(), **_LATEST)
-        one.more.click(self.show_more, [*arranged, one.shown], one.pair_outputs(), **_QUIET)
+        one.more.click(self.show_more, [*arranged, one.shown], one.pair_outputs(), **_COSTLY)
         one.try_pair.click(
             self.to_playground, [self.run, one.chosen], [self.tabs, *play.outputs(), *play.fields()], **_QUIET
         )
@@ -81,7 +82,7 @@ class _Page:
                 lambda: several_runs.hide_curves(several), None, several.curve_outputs(), **_LATEST
             ),
         ):
-            changed.then(self.axis, chosen, several.curve_outputs(), **_QUIET)
+            changed.then(self.axis, chosen, several.curve_outputs(), **_COSTLY)
         gr.on(
             [play.draw.click, play.inputs["prompt"].submit], self.draw, [self.run, *play.fields()],
             play.outputs(), api_visibility="private", show_progress="full",

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import gradio as gr
 
+from rsm_app.ui import costly
 from rsm_app.ui import lab_text as text
 from trainers.custom import CUSTOM
 from trainers.errors import InputError
@@ -21,8 +22,7 @@ _DRAW = {
     "api_visibility": "private",
     "show_progress": "minimal",
     "trigger_mode": "always_last",
-    "concurrency_id": "lab",  # visitors take turns: figures must not take the machine from a run
-    "concurrency_limit": 1,
+    **costly.kind("lab"),
 }
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 _FIRST_METHODS = {

@@ -16,15 +16,14 @@ from html import escape
 import gradio as gr
 
 from rsm_app.jobs.store import Run
-from rsm_app.ui import pictures
+from rsm_app.ui import costly, pictures
 from rsm_app.ui.cached import of_runs
 from rsm_app.ui.result import is_finite
 from trainers.errors import FaultError, StudioError
 from trainers.importing import uncollected
 from trainers.wish import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRENGTH, WishError, read_wish
 
-# Of all events that draw: one that waits for a device holds one of the few threads that answer every event.
-ONE_AT_A_TIME = {"concurrency_id": "playground", "concurrency_limit": 1}
+ONE_AT_A_TIME = costly.kind("playground")  # of all events that draw
 FIELDS = ("prompt", "seed", "steps", "guidance", "strength")
 _EMPTY = (
     '<p class="rsm-facts">Both pictures start from the same noise. Before is the untouched model, after has '

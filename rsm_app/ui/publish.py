@@ -21,7 +21,7 @@ from rsm_app.hub.sign_in import Token, account, repositories
 from rsm_app.hub.target import changes, look, stamp
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import importing
+from rsm_app.ui import costly, importing
 from rsm_app.ui.access import allowed, visible_run
 from rsm_app.ui.card_view import card_html, files_html, target_html
 from rsm_app.ui.choices import SHOW_IN_ADDRESS, finished_choices
@@ -46,6 +46,8 @@ _LOOKING = '<p class="rsm-message" role="status">Looking at the repository.</p>'
 _NOBODY = "your-name"
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 _ONCE = {**_QUIET, "trigger_mode": "once"}
+_HUB = {**_ONCE, **costly.kind("hub")}
+_CARD = {**_QUIET, **costly.kind("card")}
 
 
 def build(demo: gr.Blocks, supervisor: Supervisor) -> None:
@@ -78,12 +80,12 @@ class _Page:
             "outputs": [parts.status, parts.seen, parts.due],
             **_QUIET,
         }
-        loaded = demo.load(self.attach, parts.owner, [*lists, *preview], **_QUIET)
+        loaded = demo.load(self.attach, parts.owner, [*lists, *preview], **_CARD)
         loaded.then(**poll)
         loaded.then(None, parts.run, js=SHOW_IN_ADDRESS, api_visibility="private")
-        loaded.then(self.greet, [parts.run, parts.repo], [parts.who, parts.owner, parts.repo], **_QUIET)
+        loaded.then(self.greet, [parts.run, parts.repo], [parts.who, parts.owner, parts.repo], **_HUB)
         shown = parts.run.input(
-            self.show, [parts.run, parts.owner], preview, trigger_mode="always_last", **_QUIET
+            self.show, [parts.run, parts.owner], preview, trigger_mode="always_last", **_CARD
         )
         shown.then(None, parts.run, js=SHOW_IN_ADDRESS, api_visibility="private")
         shown.then(**poll)
@@ -93,26 +95,24 @@ class _Page:
             self.follow, parts.run, [parts.publish, parts.cancel, parts.retry, parts.timer], **_QUIET
         )
         parts.list_timer.tick(self.offer, None, parts.offered, **_ONCE)
-        parts.offered.change(self.take_up, [parts.listed, parts.owner], [*lists, *preview], **_QUIET)
+        parts.offered.change(self.take_up, [parts.listed, parts.owner], [*lists, *preview], **_CARD)
         self._wire_buttons(preview, poll)
 
     def _wire_buttons(self, preview: list, poll: dict) -> None:
         parts = self.parts
         aim = [parts.run, parts.repo, parts.visibility, parts.token]
-        looks = {**_ONCE, "concurrency_limit": 8}  # each waits for the Hub in a thread
-        gr.on([parts.check.click, parts.repo.submit], self.check, aim, preview, **looks)
+        gr.on([parts.check.click, parts.repo.submit], self.check, aim, preview, **_HUB)
         ended = [parts.token, parts.problems, parts.checked, parts.target, parts.publish]
         for event in (
-            parts.publish.click(self.publish, [*aim, parts.checked], ended, **_ONCE),
-            parts.retry.click(self.retry, [parts.run, parts.token], [*preview, parts.token], **_ONCE),
+            parts.publish.click(self.publish, [*aim, parts.checked], ended, **_HUB),
+            parts.retry.click(self.retry, [parts.run, parts.token], [*preview, parts.token], **_HUB),
             parts.cancel.click(self.cancel, parts.run, parts.problems, **_ONCE),
         ):
             event.then(**poll)
         gr.on(
             [parts.bring.click, parts.source.submit], self.bring, [parts.source, parts.token],
             [parts.brought, parts.source, parts.token], api_visibility="private", trigger_mode="once",
-            concurrency_limit=2, concurrency_id="import", show_progress="full",
-            show_progress_on=[parts.brought],
+            show_progress="full", show_progress_on=[parts.brought], **costly.kind("import"),
         )  # fmt: skip
 
     # -- which run -----------------------------------------------------------------------------------

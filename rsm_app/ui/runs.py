@@ -8,7 +8,6 @@ tab and a restart of the app find it again.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from html import escape
 
@@ -18,7 +17,7 @@ from rsm_app.jobs.exporting import export
 from rsm_app.jobs.index import Page, Row
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import LIVE, Supervisor
-from rsm_app.ui import history, run_table
+from rsm_app.ui import costly, history, run_table
 from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.cached import forget
 from rsm_app.ui.history import View
@@ -74,11 +73,11 @@ class _Page:
             (parts.older, self.older),
             (parts.close, self.close),
             (parts.stop, self.stop),
-            (parts.resume, self.resume),
-            (parts.export, self.export),
             (parts.keep, self.keep),
         ):
             button.click(action, looks, outputs, **_ONCE)
+        parts.resume.click(self.resume, looks, outputs, **{**_ONCE, **costly.kind("submit")})
+        parts.export.click(self.export, looks, outputs, **{**_ONCE, **costly.kind("export")})
         parts.pin.click(self.pin, [*looks, parts.pin], outputs, **_ONCE)
         parts.share.click(self.share, [*looks, parts.share], outputs, **_ONCE)
         asked = parts.delete.click(self.ask, looks, outputs, **_ONCE)
@@ -245,7 +244,7 @@ class _Page:
         offered: list[dict] = []
 
         def make(run: Run) -> None:
-            offered.append(offer(self.parts.save, run, functools.partial(export, run)))
+            offered.append(offer(self.supervisor, self.parts.save, run, export, request))
 
         changes = self._act(raw, seen, request, make)
         if offered:

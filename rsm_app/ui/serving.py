@@ -3,6 +3,8 @@
 Left out are uvicorn's reading of a proxy's headers, which trusts other hops than ``proxies`` does, and the
 listener that a Space opens for editing a running program: it lets whoever reaches port 7887 write and run
 code, on all interfaces and without asking who they are, and neither the pages nor a lent GPU need it.
+
+Added are what one visitor may take of the server: connections that ask, requests, sessions.
 """
 
 from __future__ import annotations
@@ -11,30 +13,42 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import gradio as gr
-from gradio import http_server
+from gradio import http_server, route_utils
+from starlette.middleware import Middleware
 
-from rsm_app.jobs.store import RunStore
+from rsm_app.jobs.supervisor import Supervisor
+from rsm_app.ui.admission import Admission
 from rsm_app.ui.cached import ServedFiles
+from rsm_app.ui.connections import Connection
 from rsm_app.ui.same_origin import SameOrigin
+from rsm_app.ui.sessions import Sessions, begun
 
 _Lifespan = Callable[[object], contextlib.AbstractAsyncContextManager]
 
 
 class _Server(http_server.Server):
-    """Gradio's server without a reloader."""
+    """Gradio's server without a reloader, and without patience for silent connections."""
 
     def __init__(self, config, reloader=None, watchfn=None):
         config.proxy_headers = False
+        config.http = Connection
         super().__init__(config)
 
 
-def prepare(demo: gr.Blocks, store: RunStore) -> dict:
+def prepare(demo: gr.Blocks, supervisor: Supervisor) -> dict:
     """Let Gradio serve an app as it should; return options for ``demo.launch``.
 
     To be followed by ``require_guard`` when it is launched.
+
+    Args:
+        demo: The app.
+        supervisor: Knows the runs and what visitors may take, and keeps what they upload.
     """
     http_server.Server = _Server
-    return {"app_kwargs": {"lifespan": _guarding(tuple(f"/{path}" for path, *_ in demo.pages), store)}}
+    route_utils.SessionState = begun
+    pages = tuple(f"/{path}" for path, *_ in demo.pages)
+    admission = Middleware(Admission, limits=supervisor.limits, uploaded=supervisor.files.uploaded)
+    return {"app_kwargs": {"lifespan": _guarding(pages, supervisor), "middleware": [admission]}}
 
 
 def require_guard(demo: gr.Blocks) -> None:
@@ -48,12 +62,14 @@ def require_guard(demo: gr.Blocks) -> None:
         raise RuntimeError("This version of Gradio cannot be served: it leaves out the check of origins.")
 
 
-def _guarding(pages: tuple[str, ...], store: RunStore) -> _Lifespan:
+def _guarding(pages: tuple[str, ...], supervisor: Supervisor) -> _Lifespan:
     """Return what runs before the first request: Gradio's own middleware would else answer before ours."""
 
     @contextlib.asynccontextmanager
     async def begun(app) -> AsyncIterator[None]:
-        app.middleware_stack = SameOrigin(ServedFiles(app.middleware_stack, store), pages)
+        app.middleware_stack = SameOrigin(ServedFiles(app.middleware_stack, supervisor.store), pages)
+        app.state_holder = Sessions(supervisor.limits.owner_sessions)
+        app.state_holder.set_blocks(app.get_blocks())
         yield
 
     return begun

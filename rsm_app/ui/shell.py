@@ -8,10 +8,11 @@ from pathlib import Path
 import gradio as gr
 
 from rsm_app.jobs.launching import before_launching
-from rsm_app.jobs.store import ROOT, RunStore, default_store
+from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import about, api, compare, lab, playground, publish, runs, serving, space, train
+from rsm_app.ui import about, api, compare, costly, lab, playground, publish, runs, serving, space, train
 from rsm_app.ui.cached import write_pictures_whole
+from rsm_app.ui.fair_queue import FairQueue
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.proxies import check_proxies, shared_by_all
 from rsm_app.ui.theme import build_theme
@@ -21,6 +22,8 @@ _HEADER = (
     '<header class="rsm-header"><h1>RSM Studio</h1><p>Fine-tune a text-to-image model towards a reward you '
     "choose, and see what really changed: same prompts, same seeds, before and after.</p></header>"
 )
+# Seconds from one look at the cache of pictures to the next, and those after which an unused one goes.
+_CLEARED, _CLEARED_SHARED = (3600, 86400), (600, 7200)
 MAX_WAITING = 2000  # events; on ZeroGPU Gradio would allow one, and turn away the second page that polls
 # A browser that keeps nothing for a page, as for a frame of another site in a private window, has no
 # storage or throws when it is touched, which Gradio does not expect: such a page remembers until it is left.
@@ -54,7 +57,8 @@ def build(supervisor: Supervisor | None = None) -> gr.Blocks:
         supervisor: The runs and their queue; those of the installation's own directory when None.
     """
     supervisor = supervisor or Supervisor(default_store())
-    with gr.Blocks(title="RSM Studio", analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    cleared = _CLEARED_SHARED if supervisor.limits.files_mb else _CLEARED
+    with gr.Blocks(title="RSM Studio", analytics_enabled=False, delete_cache=cleared) as demo:
         _frame(demo)
         space.build_space(supervisor.limits)
         train.build(demo, supervisor)
@@ -77,7 +81,10 @@ def build(supervisor: Supervisor | None = None) -> gr.Blocks:
     _spare_hidden_progress(demo)
     before_launching(playground.make_room)
     _keep_sign_in_to_the_page(demo)
-    return demo.queue(max_size=MAX_WAITING)
+    # Where one owner's events are counted, none is called past the queue.
+    demo.queue(max_size=MAX_WAITING, api_open=False if supervisor.limits.owner_events else None)
+    demo._queue = FairQueue(supervisor.limits, demo._queue)
+    return demo
 
 
 def _spare_hidden_progress(demo: gr.Blocks) -> None:
@@ -124,17 +131,18 @@ def serve(host: str, port: int) -> None:
     supervisor = Supervisor(default_store())
     demo = build(supervisor)
     supervisor.keep_running()
-    launch(demo, supervisor.store, host, port)
+    launch(demo, supervisor, host, port)
 
 
-def launch(demo: gr.Blocks, store: RunStore, host: str, port: int, block: bool = True) -> None:
+def launch(demo: gr.Blocks, supervisor: Supervisor, host: str, port: int, block: bool = True) -> None:
     """Serve the pages to this app's own visitors.
 
     Nothing of the machine's files is offered beside what handlers return.
     """
     write_pictures_whole()
     demo.launch(
-        **serving.prepare(demo, store),
+        **serving.prepare(demo, supervisor),
+        max_threads=costly.PLACES,
         server_name=host,
         server_port=port,
         prevent_thread_lock=True,

@@ -6,7 +6,6 @@ to the page. Which run a tab shows is in its address (``?run=ID``) and in the br
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -19,7 +18,7 @@ from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.own_prompts import own_prompts
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import copying, field_problems, form, pictures, preflight, tuned, watch
+from rsm_app.ui import copying, costly, field_problems, form, pictures, preflight, tuned, watch
 from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.hub_access import from_this_machine
 from rsm_app.ui.machine_paths import without_paths
@@ -43,6 +42,7 @@ _TO_RUN = (
 )
 _TO_FORM = "() => document.getElementById('setup')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+_PREVIEW = {**_QUIET, **costly.kind("preview")}
 # Texts of which nothing is to be made: Gradio would hand each to a thread and back, a third of a tick.
 _AS_IT_IS = {**_QUIET, "preprocess": False, "postprocess": False}
 
@@ -96,13 +96,13 @@ class _Page:
         attached = demo.load(self.attach, run, [run, *restored], **_QUIET)
         attached.then(**poll)
         attached.then(None, js=_ATTACHED, api_visibility="private")
-        attached.then(self.preview, form_.sent(), self._told(), **_QUIET)
+        attached.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
 
     def _wire_form(self, chosen: list) -> None:
         form_ = self.inputs
         # The last one counts: a look at values that have changed meanwhile must not be the one that stays.
         preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told()}
-        preview |= {**_QUIET, "trigger_mode": "always_last"}
+        preview |= {**_PREVIEW, "trigger_mode": "always_last"}
         choices = [
             form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every,
             form_.budget, form_.custom_seconds,
@@ -134,26 +134,29 @@ class _Page:
         )
         form_.spread.click(
             self.check_reward, form_.sent(), [form_.spread, form_.spread_result], api_visibility="private",
-            show_progress="hidden", concurrency_limit=1, concurrency_id="spread", trigger_mode="once",
+            show_progress="hidden", trigger_mode="once", **costly.kind("spread"),
         )  # fmt: skip
 
     def _wire_run(self, poll: dict, restored: list) -> None:
         form_, panel, run = self.inputs, self.panel, self.shown_run
         once = {**_QUIET, "trigger_mode": "once"}
-        started = on_press(form_.start, "Starting …", self.start, form_.sent(), [form_.problems, run], **once)
-        started.then(self.preview, form_.sent(), self._told(), **once)
-        form_.problems.change(self.point_out, form_.sent(), list(form_.sections.values()), **_QUIET)
-        retried = on_press(panel.retry, "Starting …", self.retry, run, [form_.problems, run], **once)
-        resumed = on_press(panel.resume, "Resuming …", self.resume, run, [form_.problems], **once)
+        ask = {**once, **costly.kind("submit")}
+        started = on_press(form_.start, "Starting …", self.start, form_.sent(), [form_.problems, run], **ask)
+        started.then(self.preview, form_.sent(), self._told(), **{**once, **_PREVIEW})
+        form_.problems.change(self.point_out, form_.sent(), list(form_.sections.values()), **_PREVIEW)
+        retried = on_press(panel.retry, "Starting …", self.retry, run, [form_.problems, run], **ask)
+        resumed = on_press(panel.resume, "Resuming …", self.resume, run, [form_.problems], **ask)
         stopped = on_press(panel.stop, "Stopping …", self.stop, run, [form_.problems], **once)
-        extended = on_press(panel.more, "Asking …", self.extend, run, [form_.problems], **once)
+        extended = on_press(panel.more, "Asking …", self.extend, run, [form_.problems], **ask)
         for event in (started, retried, resumed, stopped, extended):
             event.then(**poll)
         for button, export in ((panel.adapter, export_adapter), (panel.report, export_report)):
-            on_press(button, "Preparing …", self.offerer(export), run, [form_.problems, panel.save], **once)
+            hand_out = {**once, **costly.kind("export")}
+            filled = [form_.problems, panel.save]
+            on_press(button, "Preparing …", self.offerer(export), run, filled, **hand_out)
         started.success(None, js=_TO_RUN, api_visibility="private")
         copied = panel.duplicate.click(self.duplicate, run, restored, **once)
-        copied.then(self.preview, form_.sent(), self._told(), **_QUIET)
+        copied.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
         copied.success(None, js=_TO_FORM, api_visibility="private")
 
     async def poll(self, run_id: object, seen: str, request: gr.Request) -> dict:
@@ -299,7 +302,7 @@ class _Page:
             offered = []
 
             def make(run: Run) -> None:
-                offered.append(offer(self.panel.save, run, functools.partial(export, run)))
+                offered.append(offer(self.supervisor, self.panel.save, run, export, request))
 
             problems = self._attempt(run_id, request, make)
             return problems, offered[0] if offered else gr.skip()

@@ -59,6 +59,18 @@ def test_many_runs_at_rest_are_not_looked_at(store, looked_at):
     assert looked_at == []
 
 
+def test_what_came_at_once_is_read_once(store, looked_at, due):
+    index = Index(store)
+    assert index.rows() == []
+    for number in range(MANY):
+        withdrawn(store, number)
+    assert len(index.rows()) == MANY
+    looked_at.clear()
+    index.moving()
+    index.moving()
+    assert len(looked_at) == 20, "two parts of ten"
+
+
 def test_now_and_then_a_part_of_them_is(store, looked_at, due):
     runs = [withdrawn(store, number) for number in range(MANY)]
     index = Index(store)

@@ -111,7 +111,7 @@ def test_a_job_that_cannot_be_read_is_not_written_over_nor_cleaned_away(store, s
         with pytest.raises(FaultError, match=r"job\.json of run .* cannot be read, so nothing was changed"):
             damaged.change_job(**change)
     with store.lock():
-        assert cleaning.enforce_quota(store, supervisor.index, 1e-6) == []
+        assert cleaning.enforce_quota(store, supervisor.index, Limits(disk_mb=1e-6)) == []
     assert damaged.exists() and content() == before
 
 

@@ -66,7 +66,7 @@ def app(tmp_path_factory):
         demo.theme, demo.css, demo.css_paths, demo.head_paths = build_theme(), "", [], []
         demo._set_html_css_theme_variables()
         demo.config = demo.get_config_file()
-        app = App.create_app(demo, **serving.prepare(demo, supervisor.store))
+        app = App.create_app(demo, **serving.prepare(demo, supervisor))
         yield app
         supervisor.close()
 
