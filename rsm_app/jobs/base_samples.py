@@ -9,33 +9,42 @@ import sys
 import tempfile
 from pathlib import Path
 
+from rsm_app.jobs.devices import CPU, devices, usable
 from rsm_app.jobs.environment import worker_environment
+from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.permission import size_problems
 from rsm_app.jobs.store import ROOT
 from rsm_app.jobs.workers import limit_memory
 from trainers.config import RunConfig
-from trainers.errors import FaultError
+from trainers.errors import FaultError, InputError
 
 TIMEOUT_SECONDS = 120.0
+_NO_LIMITS = Limits()
 _ERROR = "Error: "
 
 
 def check_spread(
     config: RunConfig,
     prompts: str | None = None,
+    limits: Limits = _NO_LIMITS,
     timeout: float = TIMEOUT_SECONDS,
-    memory_mb: float = 0.0,
 ) -> dict:
     """Return the rewards' statistics of a few base samples, see ``trainers.spread.Spread``.
 
     Args:
         config: The settings, already checked.
         prompts: Text of the training prompts when they are not a built-in set.
+        limits: How much the settings may ask for, and the process take.
         timeout: Seconds after which the process is ended.
-        memory_mb: The memory that it may take; 0 sets no limit.
 
     Raises:
+        InputError: The settings ask for more than a run may have.
         FaultError: With the engine's sentence, or one that says that it took too long.
     """
+    present = devices()
+    if found := size_problems(config, present, limits, prompts):
+        raise InputError(*found)
+    own_memory = limits.run_memory_mb if usable(config.device, present)[:1] == (CPU,) else 0.0
     with tempfile.TemporaryDirectory(prefix="rsm-spread-") as place:
         if prompts is not None:
             own = Path(place) / "prompts.txt"
@@ -46,7 +55,7 @@ def check_spread(
         words = [sys.executable, "-m", "trainers", "spread", "--config", str(request), "--json"]
         environment = worker_environment(settings=dataclasses.asdict(config))
         try:
-            done = _run(words, environment, timeout, memory_mb)
+            done = _run(words, environment, timeout, own_memory)
         except subprocess.TimeoutExpired:
             raise FaultError(
                 f"Drawing the samples took longer than {timeout:g} seconds and was ended; the machine may be "

@@ -78,6 +78,11 @@ def ceiling_problems(config: RunConfig, limits: Limits, prompts: int = 0) -> lis
         prompts: Own training prompts that come along as text.
     """
     found = [problem for ceiling in _CEILINGS if (problem := ceiling.problem(config, limits))]
-    if limits.own_prompts and prompts > limits.own_prompts:
-        found.append(f"One may bring at most {limits.own_prompts:g} prompts here, not {prompts}.")
-    return found
+    return found + prompt_count_problems(prompts, limits)
+
+
+def prompt_count_problems(count: int, limits: Limits) -> list[str]:
+    """Say when somebody brings more prompts than one may; asked before any of them is looked at."""
+    if not limits.own_prompts or count <= limits.own_prompts:
+        return []
+    return [f"One may bring at most {limits.own_prompts:g} prompts here, not {count}."]

@@ -15,9 +15,11 @@ from typing import Any
 
 import gradio as gr
 
+from rsm_app.jobs.ceilings import prompt_count_problems
 from rsm_app.jobs.exporting import without_folders
 from rsm_app.jobs.fitting import require_model
 from rsm_app.jobs.index import Row
+from rsm_app.jobs.limits import Limits
 from rsm_app.jobs.states import STATES
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import costly, playground
@@ -94,7 +96,7 @@ class Api:
         if prompts in builtin_sets():
             values["prompts"] = prompts
         elif prompts:
-            own = _own_prompts(prompts)
+            own = _own_prompts(prompts, self.supervisor.limits)
         require_model(str(model))
         config = build_config(str(model), str(estimator), str(reward), values)
         if budget_seconds is None:
@@ -186,9 +188,11 @@ class Api:
         }
 
 
-def _own_prompts(text: object) -> str:
+def _own_prompts(text: object, limits: Limits) -> str:
     if not isinstance(text, str) or len(text) > MAX_UPLOAD_BYTES:
         raise InputError("'prompts' must be the name of a built-in set, or text with one prompt a line.")
+    if found := prompt_count_problems(len(text.splitlines()), limits):
+        raise InputError(*found)
     return "\n".join(check_prompts(text.splitlines(), "'prompts'")) + "\n"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from rsm_app.jobs.ceilings import prompt_count_problems
 from rsm_app.jobs.fitting import device_problem, trainable
+from rsm_app.jobs.limits import Limits
 from rsm_app.ui import field_problems, fields
 from rsm_app.ui.field_problems import FormError
 from trainers.cli import command_for
@@ -26,6 +29,7 @@ CUSTOM = "custom"
 BUILTIN, PASTE, FILE = "Built-in set", "Paste", "Upload a file"
 PROMPT_SOURCES = (BUILTIN, PASTE, FILE)
 MAX_UPLOAD_BYTES = 1_000_000
+_NO_LIMITS = Limits()
 # What the list of estimators shows at once: first choices for each kind of reward, and the field's baseline.
 FIRST_CHOICES = (
     "rsm_zeroth_order_flow",
@@ -236,12 +240,18 @@ def _why(method, family: str, gradient: bool) -> list[str]:
     return [re.sub(r"^'[^']*' ", "It ", text) for text in reasons]
 
 
-def check(form: Form) -> tuple[RunConfig, str | None]:
+def check(form: Form, limits: Limits = _NO_LIMITS) -> tuple[RunConfig, str | None]:
     """Turn a form into settings and, for own prompts, their text.
+
+    Args:
+        form: What was sent.
+        limits: How many prompts one may bring; how large everything else may be, the queue says.
 
     Raises:
         FormError: With one sentence per problem of the whole form, each with its place.
     """
+    if problems := prompt_count_problems(prompt_count(form), limits):
+        raise FormError(dict.fromkeys(problems, field_problems.PROMPTS))
     found: dict[str, str] = {}
     values: dict[str, object] = fields.read_values(form.advanced)
     values["seed"] = 0 if form.seed is None else form.seed
@@ -296,6 +306,16 @@ def _builtin(name: str | None) -> str:
     if name not in builtin_sets():
         raise InputError(f"Choose a built-in prompt set: {', '.join(builtin_sets())}.")
     return name
+
+
+def prompt_count(form: Form) -> int:
+    """Return how many lines of own prompts a form has, without looking at any."""
+    if form.prompt_source == PASTE:
+        return len((form.pasted or "").splitlines())
+    if form.prompt_source == FILE and form.upload:
+        with contextlib.suppress(OSError):
+            return Path(form.upload).read_bytes().count(b"\n")
+    return 0
 
 
 def _own_prompts(form: Form) -> str:

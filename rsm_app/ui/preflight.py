@@ -8,11 +8,14 @@ from functools import lru_cache
 from html import escape
 
 from rsm_app.jobs import cleaning
+from rsm_app.jobs.devices import devices
 from rsm_app.jobs.history import speed
+from rsm_app.jobs.permission import size_problems
 from rsm_app.jobs.resources import Resources, on_gpu, resources
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui.result import duration, number, reward_title
 from trainers.config import RunConfig
+from trainers.memory_estimate import estimate_memory
 from trainers.models import MODELS
 from trainers.models.access import access_problems
 from trainers.models.configured import configured
@@ -139,6 +142,7 @@ def _doubts(
     limit = supervisor.limits.run_seconds
     if limit and config.budget_seconds > limit:
         found.append(f"A run may take {duration(limit)} here; choose a shorter time budget.")
+    found += size_problems(config, devices(), supervisor.limits)
     if not machine.device:
         found.append(f"No device of this machine is {config.device}; choose auto in the advanced settings.")
     low_disk = cleaning.low_disk(supervisor.store, supervisor.limits.free_mb)
@@ -164,7 +168,8 @@ def _doubts_about(config: RunConfig, expected: Estimate, machine: Resources) -> 
         )
     elif expected.updates < 5 and not config.max_updates:
         found.append("So few updates rarely show a clear change; a longer time budget shows more.")
-    if not on_gpu(machine.device) and expected.memory_mb * MEMORY_MARGIN > machine.free_memory_mb:
+    memory = max(expected.memory_mb * MEMORY_MARGIN, estimate_memory(config).total)
+    if not on_gpu(machine.device) and memory > machine.free_memory_mb:
         found.append(
             "There may be too little memory: end other programs, or choose a smaller micro_batch or "
             "eval_batch."

@@ -21,7 +21,7 @@ from rsm_app.ui.admission import Admission
 from rsm_app.ui.cached import ServedFiles
 from rsm_app.ui.connections import Connection
 from rsm_app.ui.same_origin import SameOrigin
-from rsm_app.ui.sessions import Sessions, begun
+from rsm_app.ui.sessions import Sessions, fresh_session
 
 _Lifespan = Callable[[object], contextlib.AbstractAsyncContextManager]
 
@@ -45,7 +45,7 @@ def prepare(demo: gr.Blocks, supervisor: Supervisor) -> dict:
         supervisor: Knows the runs and what visitors may take, and keeps what they upload.
     """
     http_server.Server = _Server
-    route_utils.SessionState = begun
+    route_utils.SessionState = fresh_session
     pages = tuple(f"/{path}" for path, *_ in demo.pages)
     admission = Middleware(Admission, limits=supervisor.limits, uploaded=supervisor.files.uploaded)
     return {"app_kwargs": {"lifespan": _guarding(pages, supervisor), "middleware": [admission]}}

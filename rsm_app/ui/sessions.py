@@ -32,7 +32,7 @@ class Sessions(StateHolder):
         """Return a session, a new one if it is not known; it is the asker's unless it is somebody's."""
         with self.lock:
             if session_id not in self.session_data:
-                self.session_data[session_id] = begun(self.blocks)
+                self.session_data[session_id] = fresh_session(self.blocks)
             self._touch(session_id, asking.get())
         return super().__getitem__(session_id)
 
@@ -76,6 +76,6 @@ class Sessions(StateHolder):
         return any(event in queue.event_ids_to_events for event in tuple(events))
 
 
-def begun(blocks: gr.Blocks) -> SessionState:
+def fresh_session(blocks: gr.Blocks) -> SessionState:
     """Return a fresh session without descriptions of components."""
     return SessionState(SimpleNamespace(default_config=blocks.default_config, blocks=()))

@@ -164,4 +164,10 @@ def _build_prompts(config: RunConfig) -> tuple:
     upload = gr.File(
         label="Text file, one prompt a line", file_types=["text"], elem_id="upload", visible=False, height=120
     )
+    upload.preprocess = _path_of  # Gradio's own leaves an empty file behind at every look at the form
     return source, prompt_set, pasted, upload
+
+
+def _path_of(payload: object) -> str | None:
+    """Return where an upload is; Gradio has seen to it that it is one."""
+    return getattr(payload, "path", None)

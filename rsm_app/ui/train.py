@@ -225,7 +225,7 @@ class _Page:
         """Say what a run with the form's settings will take, and at each field what is wrong with it."""
         wrong = None
         try:
-            config, _ = form.check(_form(values))
+            config, _ = self._checked(values)
             html = preflight.preflight_html(self.supervisor, config)
         except InputError as error:
             wrong, html = error, preflight.unready_html(list(error.problems))
@@ -236,19 +236,22 @@ class _Page:
         busy = gr.update(interactive=False, value="Drawing …")
         yield busy, gr.update(value=preflight.DRAWING, visible=True)
         try:
-            config, prompts = form.check(_form(values))
+            config, prompts = self._checked(values)
             require_model(config.model)
-            html = preflight.spread_html(check_spread(config, prompts), config)
+            html = preflight.spread_html(check_spread(config, prompts, self.supervisor.limits), config)
         except InputError as error:
             html = _problems_html(list(error.problems))
         except StudioError as error:
             html = _problems_html([str(error)], "The reward could not be checked:")
         yield gr.update(interactive=True, value=CHECK_LABEL), gr.update(value=html, visible=True)
 
+    def _checked(self, values: tuple) -> tuple:
+        return form.check(_form(values), self.supervisor.limits)
+
     def start(self, request: gr.Request, *values) -> tuple:
         """Check the whole form and queue the run, or say everything that is wrong with it."""
         try:
-            config, prompts = form.check(_form(values))
+            config, prompts = self._checked(values)
             require_model(config.model)
             run = self.supervisor.submit(config, prompts, *owners_of(request))
         except InputError as error:
@@ -261,7 +264,7 @@ class _Page:
         """Open the advanced sections that hold what is wrong; a start that goes well needs none of it."""
         wrong = None
         try:
-            form.check(_form(values))
+            self._checked(values)
         except InputError as error:
             wrong = error
         return field_problems.open_sections(self.inputs.sections, wrong)
