@@ -12,9 +12,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-import fastapi
 import gradio as gr
 from gradio.queueing import Event, EventQueue, Queue
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from rsm_app.jobs.limits import Limits
 from rsm_app.ui.access import owner_of
@@ -44,7 +45,7 @@ class FairQueue(Queue):
         self._turns: dict[str, int] = {}
         self._turn = 0
 
-    async def push(self, body, request: fastapi.Request, username: str | None):
+    async def push(self, body, request: Request, username: str | None):
         """Take up an event, unless its owner has enough waiting.
 
         Raises:
@@ -52,7 +53,7 @@ class FairQueue(Queue):
         """
         owner = owner_of(gr.Request(request))
         if self._most and self._waiting(owner) >= self._most:
-            raise fastapi.HTTPException(429, _TOO_MANY.format(self._most), {"Retry-After": "5"})
+            raise HTTPException(429, _TOO_MANY.format(self._most), {"Retry-After": "5"})
         alone = body.session_hash is None
         answer = await super().push(body, request, username)
         event = self.event_ids_to_events.get(answer[1]) if answer[0] else None

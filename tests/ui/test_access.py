@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -174,11 +173,12 @@ def test_a_file_to_take_away_is_made_on_asking_in_a_place_of_its_own(supervisor,
     cache = Path(handlers["export_adapter"].outputs[1].GRADIO_CACHE)
     assert all(cache in path.parents for path in made), "Gradio clears away what is old there"
     assert len({path.parent for path in made}) == 3, "no two tabs write the same file"
-    with zipfile.ZipFile(made[0]) as archive:
+    assert [path.exists() for path in made] == [False, True, True], "the last one takes the first one's place"
+    with zipfile.ZipFile(made[1]) as archive:
         assert archive.read("weights.safetensors") == b"weights"
     assert json.loads(made[2].read_text()) == run.folder.read_report()
-    for path in made:
-        shutil.rmtree(path.parent)
+    supervisor.files.forget_exports(run.id)
+    assert not any(path.exists() for path in made)
 
 
 def test_a_stranger_takes_no_file_away_and_what_is_not_there_is_told(supervisor, handlers):
