@@ -33,7 +33,7 @@ from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.families import supported
 from trainers.paths import path_of
-from trainers.preflight import obstacles, prompt_problems
+from trainers.preflight import obstacles, prompt_notes, prompt_problems
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
@@ -198,14 +198,18 @@ def _config(options) -> RunConfig:
 
 def _startable(config: RunConfig) -> RunConfig:
     """Return the settings if the prompts can be used and nothing that they need is missing here."""
-    found = [sentence for told in prompt_problems(config).values() for sentence in told]
+    missing = obstacles(config)
+    told = prompt_problems(config, ask=not missing)
+    found = [sentence for sentences in told.values() for sentence in sentences]
     try:
         if config.start_adapter:
             checked_start(config)
     except InputError as error:
         found += error.problems
-    if found := found + obstacles(config):
+    if found := found + missing:
         raise InputError(*dict.fromkeys(found))
+    for note in prompt_notes(config, ask=True):
+        print(f"Note: {note}", file=sys.stderr)
     return config
 
 

@@ -35,13 +35,21 @@ class SubjectSettings:
     )
     prompts: str = setting(
         "shapes-train",
-        "Training prompts: a built-in set or a text file; the model and the reward choose the default.",
+        "Training prompts: a built-in set, or a file: text, CSV, TSV, JSON, JSON lines or Parquet; the model "
+        "and the reward choose the default.",
         group="what",
     )
     heldout_prompts: str = setting(
         "shapes-heldout",
         "Prompts of the before/after comparison, never trained on; chosen as the training prompts are.",
         group="what",
+    )
+    long_prompts: str = setting(
+        "refuse",
+        "Prompts with more tokens than the model reads: refuse tells them before anything loads, cut draws "
+        "them from their beginning, as the pipeline does (rewards read all of it), skip leaves them out.",
+        group="what",
+        choices=("refuse", "cut", "skip"),
     )
     start_adapter: str = setting(
         "",

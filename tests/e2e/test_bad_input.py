@@ -59,7 +59,8 @@ def test_all_problems_are_reported_together():
     [
         (b"", "holds no prompts"),
         (b"# only a remark\n\n", "holds no prompts"),
-        (b"\xff\xfe\x00bad", "not UTF-8"),
+        (b"a caf\xe9 by the sea", "not UTF-8"),
+        (b"\xff\xfea\x00\x00\x00b\x00", "no text"),
         (b"a red circle\n" + b"word " * 400, "characters"),
     ],
 )

@@ -21,9 +21,10 @@ from trainers.core.schedule import Schedule
 from trainers.models import ModelSpec
 from trainers.models.conditions import Conditions
 from trainers.models.encoding import PromptStore, encoder_names
+from trainers.models.families import FAMILIES, Reads
 from trainers.models.loading import open_pipeline, open_tiny_decoder
 from trainers.models.memory import EVERYTHING, Footprint, footprint_on
-from trainers.models.readable import cut_off
+from trainers.models.readable import count_tokens, cut_off, reads_of
 
 
 class PipelineModel(ABC):
@@ -139,15 +140,19 @@ class PipelineModel(ABC):
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """Return a sentence for each prompt that the tokenizer would cut off."""
-        if not encoder_names(self.pipe):
+        reads = self._reads()
+        if reads is None:
             return []
-        tokenizer, limit = self._reader()
-        lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False)["input_ids"]]
-        return cut_off(self.spec.name, prompts, lengths, limit)
+        found = count_tokens(getattr(self.pipe, reads.tokenizer), reads, self.call, prompts)
+        return cut_off(self.spec.name, prompts, found)
 
-    def _reader(self) -> tuple[Any, int]:
-        """Return the tokenizer that reads furthest, and how many tokens it reads."""
-        return self.pipe.tokenizer, self.pipe.tokenizer.model_max_length
+    def _reads(self) -> Reads | None:
+        return reads_of(self.pipeline_class, lambda part: getattr(self.pipe, part, None) is not None)
+
+    @property
+    def tokens_read(self) -> int:
+        """The call's own number of tokens of a prompt, where the pipeline has such an argument."""
+        return int(self.call.get("max_sequence_length", FAMILIES[self.pipeline_class].reads[0].tokens))
 
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Encode prompts; row i of the result belongs to prompt i.

@@ -23,6 +23,25 @@ def _frozen(**values: Any) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
+class Reads:
+    """How a pipeline reads a prompt: with which of its tokenizers, and how much of it.
+
+    Attributes:
+        tokenizer: The pipeline's name of it.
+        encoder: The part that is given its tokens; without it nothing is read with it.
+        tokens: Most tokens of a prompt unless the call says otherwise; 0 for the tokenizer's own number.
+        lowered: Whether the pipeline writes prompts in lower case first.
+        around: What the pipeline puts around a prompt: nothing, ``chat`` or ``instruction``.
+    """
+
+    tokenizer: str = "tokenizer"
+    encoder: str = "text_encoder"
+    tokens: int = 0
+    lowered: bool = False
+    around: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """One pipeline class of diffusers.
 
@@ -37,6 +56,7 @@ class Family:
         size_step: Sides are multiples of it: the autoencoder's factor times the patch.
         measured: The architecture of ``memory.COSTS`` whose memory a checkpoint is taken to need.
         tiny_vae: Hub id of the tiny autoencoder of the same latents; empty when there is none.
+        reads: How prompts are read, furthest first; the first way whose parts are there counts.
         peft: Whether diffusers has no LoRA loader for it, so that its LoRA is also written for PEFT.
         call: Arguments of a normal call.
         defaults: Settings of ``RunConfig`` that the family changes.
@@ -53,6 +73,7 @@ class Family:
     sizes: tuple[int, int] = (256, 1024)
     size_step: int = 16
     tiny_vae: str = ""
+    reads: tuple[Reads, ...] = (Reads(),)
     peft: bool = False
     call: Mapping[str, Any] = field(default_factory=_frozen)
     defaults: Mapping[str, Any] = field(default_factory=_frozen)
@@ -61,6 +82,7 @@ class Family:
 
 _LARGE = {
     "budget_seconds": 3600.0,
+    "long_prompts": "cut",  # as the pipelines do for any caller; an embedded model would read next to nothing
     "learning_rate": 3e-4,
     "micro_batch": 16,
     "eval_prompts": 32,
@@ -177,6 +199,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 lora_targets=ATTENTION_8,
                 sizes=(384, 1440),  # below 384 pictures of 3.5 fall apart
                 tiny_vae="madebyollin/taesd3",
+                reads=(Reads("tokenizer_3", "text_encoder_3", 256), Reads()),
                 call=_frozen(num_inference_steps=28, guidance_scale=4.5),
                 defaults=_FLOW,
                 pairs=_SD3_PAIRS,
@@ -191,6 +214,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 lora_targets=ATTENTION_8,
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taef1",
+                reads=(Reads("tokenizer_2", "text_encoder_2", 512),),
                 call=_frozen(num_inference_steps=28, guidance_scale=3.5, max_sequence_length=256),
                 defaults=_FLOW,
                 pairs=_FLOW_PAIRS,
@@ -203,6 +227,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 measured="sana",
                 sizes=(512, 4096),
                 size_step=32,
+                reads=(Reads(tokens=300, lowered=True, around="instruction"),),
                 call=_frozen(num_inference_steps=20, guidance_scale=4.5, use_resolution_binning=False),
                 defaults=_FLOW,
                 pairs=_FLOW_PAIRS,
@@ -213,6 +238,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 target="trainers.models.pixart:PixArtSigmaModel",
                 kind="diffusion",
                 measured="pixart-sigma",
+                reads=(Reads(tokens=300, lowered=True),),
                 peft=True,
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taesdxl",
@@ -231,6 +257,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 target="trainers.models.z_image:ZImageModel",
                 kind="flow",
                 measured="z-image",
+                reads=(Reads(tokens=512, around="chat"),),
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taef1",
                 call=_frozen(num_inference_steps=30, guidance_scale=4.0),

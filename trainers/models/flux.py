@@ -18,17 +18,12 @@ from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels, row_times
 
-_TOKENS = 512  # what the pipeline reads of a prompt unless its call says otherwise
-
 
 class FluxModel(PipelineModel):
     """Adapter of ``FluxPipeline``; output v = ε − x0, time t = σ of the Euler scheduler."""
 
     pipeline_class = "FluxPipeline"
     network_name = "transformer"
-
-    def _reader(self) -> tuple[Any, int]:
-        return self.pipe.tokenizer_2, int(self.call.get("max_sequence_length", _TOKENS))
 
     @property
     def latent_channels(self) -> int:
@@ -41,7 +36,7 @@ class FluxModel(PipelineModel):
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:
-        tokens = int(self.call.get("max_sequence_length", _TOKENS))
+        tokens = self.tokens_read
         parts = [
             self.pipe.encode_prompt(texts, texts, device=self.device, max_sequence_length=tokens)
             for texts in (list(prompts), [""])
