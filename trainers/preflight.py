@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from trainers import long_prompts
 from trainers.config import RunConfig
 from trainers.custom import method_of
-from trainers.models import MODELS
 from trainers.models.access import access_problems
+from trainers.models.configured import configured
 from trainers.presets import default_config
 from trainers.prompt_files import PromptRow, as_text
 from trainers.prompts import load_rows
@@ -114,7 +114,7 @@ def obstacles(config: RunConfig, ask: bool = True) -> list[str]:
         config: The settings, already checked.
         ask: Whether the network may be asked: endpoints, the Hub. It takes some seconds where it is silent.
     """
-    return access_problems(MODELS.get(config.model), ask) + reward_obstacles(config, ask)
+    return access_problems(configured(config), ask) + reward_obstacles(config, ask)
 
 
 def prompt_problems(

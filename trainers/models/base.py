@@ -119,15 +119,19 @@ class PipelineModel(ABC):
         """Channels C of the latents."""
         return self.network.config.in_channels
 
-    def default_side(self) -> int:
-        """Return the side in pixels that a call without a size draws."""
-        return self.network.config.sample_size * self.pipe.vae_scale_factor
+    def default_size(self) -> tuple[int, int]:
+        """Return height and width in pixels of what a call without a size draws."""
+        size, factor = self.network.config.sample_size, self.pipe.vae_scale_factor
+        height, width = (size, size) if isinstance(size, int) else size
+        return height * factor, width * factor
 
     @property
     def picture_size(self) -> tuple[int, int]:
         """Height and width of a picture, in pixels."""
-        side = self.default_side()
-        return self.call.get("height", side), self.call.get("width", side)
+        if "height" in self.call and "width" in self.call:
+            return self.call["height"], self.call["width"]
+        height, width = self.default_size()
+        return self.call.get("height", height), self.call.get("width", width)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

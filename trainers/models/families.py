@@ -50,6 +50,9 @@ class Family:
         title: What people call it.
         target: The adapter, "module:attribute".
         kind: ``flow`` or ``diffusion``: what the network predicts, once converted.
+        network: The pipeline's name of the denoiser.
+        network_class: Its diffusers class.
+        encoders: The text encoders that a call needs; each has a tokenizer of the same number.
         guidance: ``classifier-free``, or ``distilled`` where the scale is an input of the network.
         lora_targets: Names of the modules that get a LoRA.
         sizes: Smallest and largest side of a picture, in pixels.
@@ -67,6 +70,9 @@ class Family:
     title: str
     target: str
     kind: str
+    network_class: str
+    network: str = "transformer"
+    encoders: tuple[str, ...] = ("text_encoder",)
     guidance: str = "classifier-free"
     measured: str = ""
     lora_targets: tuple[str, ...] = ATTENTION_4
@@ -169,6 +175,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Stable Diffusion 1 and 2",
                 target="trainers.models.sd1:StableDiffusion1Model",
                 kind="diffusion",
+                network_class="UNet2DConditionModel",
+                network="unet",
                 measured="sd15",
                 sizes=(256, 1024),
                 size_step=8,
@@ -182,6 +190,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Stable Diffusion XL",
                 target="trainers.models.sdxl:StableDiffusionXLModel",
                 kind="diffusion",
+                network_class="UNet2DConditionModel",
+                network="unet",
+                encoders=("text_encoder", "text_encoder_2"),
                 measured="sdxl",
                 sizes=(512, 1536),
                 size_step=8,
@@ -195,6 +206,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Stable Diffusion 3 and 3.5",
                 target="trainers.models.sd3:StableDiffusion3Model",
                 kind="flow",
+                network_class="SD3Transformer2DModel",
+                encoders=("text_encoder", "text_encoder_2"),
                 measured="sd35-medium",
                 lora_targets=ATTENTION_8,
                 sizes=(384, 1440),  # below 384 pictures of 3.5 fall apart
@@ -209,6 +222,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="FLUX.1",
                 target="trainers.models.flux:FluxModel",
                 kind="flow",
+                network_class="FluxTransformer2DModel",
+                encoders=("text_encoder", "text_encoder_2"),
                 measured="flux-dev",
                 guidance="distilled",
                 lora_targets=ATTENTION_8,
@@ -224,6 +239,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Sana",
                 target="trainers.models.sana:SanaModel",
                 kind="flow",
+                network_class="SanaTransformer2DModel",
                 measured="sana",
                 sizes=(512, 4096),
                 size_step=32,
@@ -237,6 +253,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="PixArt-Σ",
                 target="trainers.models.pixart:PixArtSigmaModel",
                 kind="diffusion",
+                network_class="PixArtTransformer2DModel",
                 measured="pixart-sigma",
                 reads=(Reads(tokens=300, lowered=True),),
                 peft=True,
@@ -256,6 +273,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Z-Image",
                 target="trainers.models.z_image:ZImageModel",
                 kind="flow",
+                network_class="ZImageTransformer2DModel",
                 measured="z-image",
                 reads=(Reads(tokens=512, around="chat"),),
                 sizes=(256, 2048),

@@ -30,9 +30,10 @@ class FluxModel(PipelineModel):
         """Channels of unpacked latents; the network sees 2×2 of them as one token."""
         return self.network.config.in_channels // 4
 
-    def default_side(self) -> int:
-        """Return the side in pixels that a call without a size draws."""
-        return self.pipe.default_sample_size * self.pipe.vae_scale_factor
+    def default_size(self) -> tuple[int, int]:
+        """Return height and width in pixels of what a call without a size draws."""
+        side = self.pipe.default_sample_size * self.pipe.vae_scale_factor
+        return side, side
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:

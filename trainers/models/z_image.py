@@ -43,9 +43,9 @@ class ZImageModel(PipelineModel):
         """Channels of latents."""
         return self.network.in_channels
 
-    def default_side(self) -> int:
-        """Return the side in pixels that a call without a size draws."""
-        return 1024
+    def default_size(self) -> tuple[int, int]:
+        """Return height and width in pixels of what a call without a size draws."""
+        return 1024, 1024
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:
