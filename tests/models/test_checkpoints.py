@@ -4,6 +4,8 @@ import http.server
 import json
 import shutil
 import threading
+import zlib
+from urllib.parse import unquote
 
 import pytest
 
@@ -180,13 +182,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
         body = b""
         if status == 200 and self.path.endswith("/model_index.json"):
             body = index if isinstance(index, bytes) else json.dumps(index).encode()
-        elif status == 200 and (small := next(filter(self.path.endswith, CONFIGS), None)):
+        elif status == 200 and (small := next(filter(unquote(self.path).endswith, CONFIGS), None)):
             body = json.dumps(CONFIGS[small]).encode()
         elif status == 200 and "auth-check" not in self.path:
             siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
             body = json.dumps({"id": "owner/model", "siblings": siblings}).encode()
         self.send_response(status)
-        for name, value in (("X-Error-Code", code), ("X-Repo-Commit", "0" * 40), ("ETag", '"1"')):
+        etag = f'"{zlib.crc32(self.path.encode())}"'  # else all files would be one to the client's cache
+        for name, value in (("X-Error-Code", code), ("X-Repo-Commit", "0" * 40), ("ETag", etag)):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -124,7 +124,7 @@ def _hub_problems(spec: ModelSpec) -> list[str]:
         found.append(variant_sentence(spec.name, spec.location))
     if not found:
         sized = "height" in spec.call
-        found += part_problems(index, lambda file: _hub_config(spec.location, file, names), spec.name, sized)
+        found += part_problems(index, _HubConfigs(spec.location, names), spec.name, sized)
     return found or _room_problems(spec, parts, variant, {f.rfilename: f.size or 0 for f in files})
 
 
@@ -200,17 +200,22 @@ def stored(location: str) -> Stored:
     return Stored(variant_of(parts) or None, tuple(absent))
 
 
-def _hub_config(location: str, file: str, names: Collection[str]) -> dict[str, Any]:
-    """Return what a small file of a checkpoint on the Hub says; empty where it cannot be had."""
-    from huggingface_hub import hf_hub_download
+class _HubConfigs:
+    """What the small files of a checkpoint on the Hub say; nothing from the first that cannot be had on."""
 
-    if file not in names:
-        return {}
-    try:
-        path = hf_hub_download(location, file, etag_timeout=HUB_SECONDS)
-        return config_of(Path(path))
-    except Exception:  # loading will meet it too, and says what to do
-        return {}
+    def __init__(self, location: str, names: Collection[str]):
+        self._location, self._names, self._silent = location, names, False
+
+    def __call__(self, file: str) -> dict[str, Any]:
+        from huggingface_hub import hf_hub_download
+
+        if file not in self._names or self._silent:
+            return {}
+        try:
+            return config_of(Path(hf_hub_download(self._location, file, etag_timeout=HUB_SECONDS)))
+        except Exception:  # loading will meet it too, and says what to do
+            self._silent = True
+            return {}
 
 
 def _free_bytes(place: Path) -> int:
