@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
+from trainers.errors import InputError
 from trainers.models import ModelSpec
 from trainers.models.conditions import Conditions
 from trainers.models.encoding import PromptStore, encoder_names
@@ -69,9 +70,21 @@ class PipelineModel(ABC):
         pipe, call = open_pipeline(spec, cls.pipeline_class, device, footprint)
         model = cls(spec, pipe, call)
         model.use_footprint(footprint)
+        model._check_schedule()
         if spec.decoder == "tiny":
             model._decoder = open_tiny_decoder(spec, device, pipe.vae.dtype)
         return model
+
+    def _check_schedule(self) -> None:
+        """Refuse a scheduler whose noise levels cannot be trained at, before anything is drawn."""
+        try:
+            self.schedule(int(self.call.get("num_inference_steps", 10)))
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            name = type(self.pipe.scheduler).__name__
+            raise InputError(
+                f"The base model '{self.spec.name}' cannot be trained with its scheduler {name}: {error} "
+                "Choose another scheduler for it."
+            ) from error
 
     def use_footprint(self, footprint: Footprint) -> None:
         """Keep to a memory preset: where encoders are, pictures one by one; ``Policy`` sees to the rest."""
@@ -122,6 +135,8 @@ class PipelineModel(ABC):
     def default_size(self) -> tuple[int, int]:
         """Return height and width in pixels of what a call without a size draws."""
         size, factor = self.network.config.sample_size, self.pipe.vae_scale_factor
+        if size is None:
+            raise InputError(f"'{self.spec.name}' does not say how large its pictures are: set 'resolution'.")
         height, width = (size, size) if isinstance(size, int) else size
         return height * factor, width * factor
 

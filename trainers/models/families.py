@@ -59,6 +59,7 @@ class Family:
         size_step: Sides are multiples of it: the autoencoder's factor times the patch.
         measured: The architecture of ``memory.COSTS`` whose memory a checkpoint is taken to need.
         tiny_vae: Hub id of the tiny autoencoder of the same latents; empty when there is none.
+        hands_levels: Whether the pipeline hands its scheduler the noise levels.
         reads: How prompts are read, furthest first; the first way whose parts are there counts.
         peft: Whether diffusers has no LoRA loader for it, so that its LoRA is also written for PEFT.
         call: Arguments of a normal call.
@@ -79,6 +80,7 @@ class Family:
     sizes: tuple[int, int] = (256, 1024)
     size_step: int = 16
     tiny_vae: str = ""
+    hands_levels: bool = False
     reads: tuple[Reads, ...] = (Reads(),)
     peft: bool = False
     call: Mapping[str, Any] = field(default_factory=_frozen)
@@ -229,6 +231,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 lora_targets=ATTENTION_8,
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taef1",
+                hands_levels=True,
                 reads=(Reads("tokenizer_2", "text_encoder_2", 512),),
                 call=_frozen(num_inference_steps=28, guidance_scale=3.5, max_sequence_length=256),
                 defaults=_FLOW,
@@ -275,6 +278,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 kind="flow",
                 network_class="ZImageTransformer2DModel",
                 measured="z-image",
+                hands_levels=True,
                 reads=(Reads(tokens=512, around="chat"),),
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taef1",

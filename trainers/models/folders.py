@@ -194,9 +194,14 @@ def _part_problems(folder: Path, kind: str, names: list[str], name: str) -> list
         return [missing.format(name, folder / "config.json")]
     if not config_of(folder / "config.json"):
         return [_UNREADABLE.format(folder / "config.json")]
-    if any(name.endswith(SAFE) for name in names):
+    if weight_names(names):
         return []
-    if any(name.endswith(PICKLES) for name in names):
+    if any(file.endswith(SAFE) for file in names):
+        return [
+            f"The model '{name}' has no weights under the names that diffusers reads in {folder}: call them "
+            "diffusion_pytorch_model.safetensors, or model.safetensors in a text encoder."
+        ]
+    if any(file.endswith(PICKLES) for file in names):
         return [] if pickle_allowed() else [pickle_sentence(name, str(folder))]
     return [f"The model '{name}' is incomplete: {folder} has no weights. Fetch the rest of it."]
 

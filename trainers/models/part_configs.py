@@ -205,7 +205,8 @@ def _size(index, config_of: Configs, family: Family, name: str) -> Iterator[str]
 
 def _schedule(index, config_of: Configs, family: Family, name: str) -> Iterator[str]:
     config = config_of(f"scheduler/{SCHEDULER_CONFIG}")
-    if config and (problem := schedule_problem(index["scheduler"][1], config, family.kind)):
+    kind = index["scheduler"][1]
+    if config and (problem := schedule_problem(kind, config, family.kind, family.hands_levels)):
         yield f"The base model '{name}' cannot be trained. {problem}"
 
 
