@@ -7,19 +7,19 @@ import pytest
 from rsm_app.jobs.limits import Limits
 from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import preflight
-from rsm_app.ui.result import prompt_notes as noted
-from rsm_app.ui.result import result_html
+from rsm_app.ui import preflight, watch
 from tests.e2e.shell import read, trainers
 from tests.faults.sessions import session, tiny_config
+from trainers.cautions import cautions
 from trainers.cli import main
 from trainers.config import RunConfig
 from trainers.errors import InputError
-from trainers.long_prompts import run_prompts, used_prompts
+from trainers.long_prompts import used_prompts
 from trainers.models import EMBEDDED, MODELS
 from trainers.models.families import FAMILIES
-from trainers.preflight import prompt_notes, prompt_problems
+from trainers.preflight import prompt_problems
 from trainers.prompts import read_prompts
+from trainers.run_folder import RunFolder
 
 SHORT = ["a red circle", "two blue squares", "a green triangle"]
 LONG = "a red circle left of a blue square and a green triangle above two yellow circles"
@@ -39,7 +39,7 @@ def mixed(tmp_path):
 
 def test_they_are_refused_in_one_sentence_with_count_lines_and_limit(mixed):
     with pytest.raises(InputError) as caught:
-        run_prompts(config(mixed))
+        used_prompts(config(mixed), "prompts")
     (told,) = caught.value.problems
     assert told.startswith("3 of the 9 training prompts have more than the 12 tokens that 'Tiny Flow' reads")
     assert "; lines 6, 10, 11)" in told and "set long_prompts to cut or to skip" in told
@@ -47,22 +47,23 @@ def test_they_are_refused_in_one_sentence_with_count_lines_and_limit(mixed):
 
 
 def test_they_are_left_out_or_drawn_from_their_beginning(mixed):
-    skipped, cut = (run_prompts(config(mixed, long_prompts=way)) for way in ("skip", "cut"))
-    assert skipped.training == SHORT * 2 and len(cut.training) == 9 and cut.training[3] == LONG
-    assert skipped.counts == cut.counts == {"prompts": 3}
-    assert skipped.notes[0].endswith("they are left out.") and cut.notes[0].endswith("from the first 12.")
-    assert skipped.heldout == cut.heldout == used_prompts(config(mixed), "heldout_prompts")
-    for way in ("skip", "cut"):
-        assert prompt_problems(config(mixed, long_prompts=way))["prompts"] == []
+    skip, cut = (config(mixed, long_prompts=way) for way in ("skip", "cut"))
+    assert used_prompts(skip, "prompts") == SHORT * 2 and used_prompts(cut, "prompts")[3] == LONG
+    assert len(used_prompts(cut, "prompts")) == 9
+    assert cautions(skip)["long_prompts"].endswith("they are left out.")
+    assert cautions(cut)["long_prompts"].endswith("from the first 12.")
+    held = {tuple(used_prompts(each, "heldout_prompts")) for each in (skip, cut, config(mixed))}
+    assert len(held) == 1 and "long_heldout_prompts" not in cautions(skip)
+    assert prompt_problems(skip)["prompts"] == prompt_problems(cut)["prompts"] == []
 
 
 def test_held_out_ones_are_counted_apart_and_a_reward_is_asked_only_about_what_is_used(mixed, tmp_path):
     held = tmp_path / "held.csv"
     held.write_text(f"n,prompt\n1,{SHORT[0]}\n2,{LONG} in the rain\n")
     settings = config("shapes-train", heldout_prompts=str(held), long_prompts="skip")
-    found = run_prompts(settings)
-    assert found.heldout == SHORT[:1] and found.counts == {"heldout_prompts": 1}
-    assert f"line 3: '{LONG[:20]}" in found.notes[0] and "1 of the 2 held-out prompts has" in found.notes[0]
+    assert used_prompts(settings, "heldout_prompts") == SHORT[:1]
+    note = cautions(settings)["long_heldout_prompts"]
+    assert f"line 3: '{LONG[:20]}" in note and "1 of the 2 held-out prompts has" in note
     strict = dataclasses.replace(settings, reward="shapes")
     assert prompt_problems(strict)["heldout_prompts"] == []
     assert "as a shapes caption" in str(prompt_problems(dataclasses.replace(strict, long_prompts="cut")))
@@ -71,12 +72,12 @@ def test_held_out_ones_are_counted_apart_and_a_reward_is_asked_only_about_what_i
 def test_a_set_of_nothing_else_is_refused_even_if_they_may_be_left_out(tmp_path):
     (tmp_path / "set.json").write_text(f'["{LONG}", "{LONG}, again"]')
     with pytest.raises(InputError, match="entries 1, 2.* None is left; set long_prompts to cut"):
-        run_prompts(config(tmp_path / "set.json", long_prompts="skip"))
+        used_prompts(config(tmp_path / "set.json", long_prompts="skip"), "prompts")
 
 
 def test_many_are_named_by_the_first_of_them(tmp_path):
     (tmp_path / "set.txt").write_text(f"{LONG}\n" * 40)
-    (note,) = prompt_notes(config(tmp_path / "set.txt", long_prompts="cut"))
+    note = cautions(config(tmp_path / "set.txt", long_prompts="cut"))["long_prompts"]
     assert "40 of the 40" in note and "lines 1, 2, 3, 4, 5 …" in note and len(note) < 250
 
 
@@ -97,19 +98,13 @@ def test_log_and_report_and_page_say_it_once(mixed, tmp_path):
     path = tmp_path / "run"
     settings = tiny_config(prompts=str(mixed), long_prompts="skip", max_updates=1)
     assert session(path, settings).run().state == "succeeded"
-    report = read(path / "report.json")
-    (note,) = report["long_prompts"]["notes"]
-    assert report["long_prompts"]["prompts"] == 3 and note.endswith("they are left out.")
+    (note,) = (text for text in read(path / "report.json")["notes"] if "training prompts" in text)
+    assert note.startswith("3 of the 9") and note.endswith("they are left out.")
     assert (path / "log.txt").read_text().count(note) == 1
-    assert result_html(report).count("3 of the 9 training prompts") == 1
+    folder = RunFolder(path)
+    assert watch._signs_of(folder.path).count("3 of the 9 training prompts") == 1
     again = trainers("evaluate", str(path), "--prompts", str(mixed), "--samples", "1")
     assert again.returncode == 0, again.stderr
-
-
-@pytest.mark.parametrize("stored", [7, {"notes": "text"}, {"notes": [3, ["x"]]}, [], {"notes": None}])
-def test_a_report_from_elsewhere_may_say_anything(stored):
-    assert noted({"long_prompts": stored}) == []
-    assert len(noted({"long_prompts": {"notes": ["x" * 9999] * 50}})[0]) == 400
 
 
 def test_the_page_says_it_before_the_start(mixed, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.families import supported
 from trainers.paths import path_of
-from trainers.preflight import obstacles, prompt_notes, prompt_problems
+from trainers.preflight import obstacles, prompt_problems
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
@@ -208,8 +208,6 @@ def _startable(config: RunConfig) -> RunConfig:
         found += error.problems
     if found := found + missing:
         raise InputError(*dict.fromkeys(found))
-    for note in prompt_notes(config, ask=True):
-        print(f"Note: {note}", file=sys.stderr)
     return config
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from trainers.config import RunConfig
 from trainers.errors import InputError
-from trainers.long_prompts import REFUSE, run_prompts
+from trainers.long_prompts import REFUSE, used_prompts
 from trainers.loop import Trainer
 from trainers.machine import choose_dtype
 from trainers.models.base import load_model
@@ -38,13 +38,12 @@ def load_trainer(
         FaultError: A file is missing or damaged.
     """
     check()
-    sets = run_prompts(config)
+    prompts, heldout = (used_prompts(config, name) for name in ("prompts", "heldout_prompts"))
     model = load_model(configured(config), device)
     check()
-    prompts = sets.training
     found = unscorable(config.reward, prompts, config)
     if config.long_prompts == REFUSE:
-        found += model.prompt_problems(prompts + sets.heldout)
+        found += model.prompt_problems(prompts + heldout)
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
     model.remember([*prompts, *drawn])  # before the training's networks take the room of the encoders

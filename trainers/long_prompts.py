@@ -65,27 +65,6 @@ class LongPrompts:
         return f"{units} {numbers}{' …' if len(self.rows) > FIRST else ''}"
 
 
-@dataclass(frozen=True)
-class RunPrompts:
-    """The prompts that a run uses.
-
-    Attributes:
-        training: Those that it trains on.
-        heldout: Those of the comparison.
-        notes: What became of those that are too long, a sentence for each set.
-        counts: How many there are, by the setting that names the set.
-    """
-
-    training: list[str]
-    heldout: list[str]
-    notes: tuple[str, ...] = ()
-    counts: dict[str, int] | None = None
-
-    def record(self) -> dict:
-        """Return what a report says about them; empty where all prompts are read whole."""
-        return {"long_prompts": {**self.counts, "notes": list(self.notes)}} if self.counts else {}
-
-
 def find_long(config: RunConfig, name: str, rows: Sequence[PromptRow], ask: bool = False) -> LongPrompts:
     """Return the prompts of a set that are longer than a run's model reads.
 
@@ -122,28 +101,16 @@ def problems(config: RunConfig, rows: Sequence[PromptRow], long: LongPrompts) ->
     return []
 
 
-def run_prompts(config: RunConfig) -> RunPrompts:
-    """Return the prompts that a run uses.
+def used_prompts(config: RunConfig, name: str) -> list[str]:
+    """Return the prompts of one set that a run uses.
+
+    Args:
+        config: The settings.
+        name: ``prompts`` or ``heldout_prompts``.
 
     Raises:
-        InputError: A file cannot be read, or holds prompts that are too long where these are refused.
+        InputError: The file cannot be read, or holds prompts that are too long where these are refused.
     """
-    sets = {name: load_rows(getattr(config, name)) for name in _SETS}
-    long = {name: find_long(config, name, rows, ask=True) for name, rows in sets.items()}
-    if found := [told for name, rows in sets.items() for told in problems(config, rows, long[name])]:
-        raise InputError(*found)
-    used = {name: [row.prompt for row in kept(config, rows, long[name])] for name, rows in sets.items()}
-    some = {name: each for name, each in long.items() if each.rows}
-    return RunPrompts(
-        used["prompts"],
-        used["heldout_prompts"],
-        tuple(each.sentence(config.long_prompts) for each in some.values()),
-        {name: len(each.rows) for name, each in some.items()},
-    )
-
-
-def used_prompts(config: RunConfig, name: str) -> list[str]:
-    """Return the prompts of one set that a run uses; errors as in ``run_prompts``."""
     rows = load_rows(getattr(config, name))
     long = find_long(config, name, rows, ask=True)
     if found := problems(config, rows, long):

@@ -143,14 +143,6 @@ def prompt_problems(
         }
 
 
-def prompt_notes(config: RunConfig, own: Sequence[PromptRow] | None = None, ask: bool = False) -> list[str]:
-    """Return how many prompts are cut or left out, a sentence for each set that has some; as above."""
-    if config.long_prompts == long_prompts.REFUSE:
-        return []
-    found = [long_prompts.find_long(config, name, rows, ask) for name, rows in _sets(config, own).items()]
-    return [long.sentence(config.long_prompts) for long in found if long.rows]
-
-
 def _sets(config: RunConfig, own: Sequence[PromptRow] | None) -> dict[str, Sequence[PromptRow]]:
     training = load_rows(config.prompts) if own is None else own
     return {"prompts": training, "heldout_prompts": load_rows(config.heldout_prompts)}

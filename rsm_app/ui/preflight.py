@@ -12,12 +12,13 @@ from rsm_app.jobs.history import speed
 from rsm_app.jobs.resources import Resources, on_gpu, resources
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui.result import duration, number, reward_title
+from trainers.cautions import cautions
 from trainers.config import RunConfig
 from trainers.models import MODELS
 from trainers.models.access import access_problems
 from trainers.models.configured import configured
 from trainers.models.memory import smallest_preset
-from trainers.preflight import Estimate, estimate, group_size, prompt_notes
+from trainers.preflight import Estimate, estimate, group_size
 from trainers.prompts import read_prompts
 from trainers.rewards import reward_obstacles
 
@@ -48,7 +49,8 @@ def preflight_html(supervisor: Supervisor, config: RunConfig, own: str | None = 
     free = cleaning.free_mb(supervisor.store)
     ahead = len(supervisor.index.rows(LIVE)) + len(supervisor.index.queue())
     notes = _doubts(config, expected, machine, supervisor)
-    notes += prompt_notes(config, read_prompts(own, "The prompts") if own else None)
+    rows = read_prompts(own, "The prompts") if own else None
+    notes += [text for kind, text in cautions(config, rows, ask=False).items() if kind != "budget"]
     if ahead:
         notes.append(f"{_runs(ahead)} at work or waiting before it, so it may start later or go slower.")
     items = "".join(f"<li>{escape(text)}</li>" for text in notes)

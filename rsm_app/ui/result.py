@@ -10,7 +10,6 @@ from trainers.rewards import REWARDS, parse_mixture
 
 CLEAR_Z = 2.0
 LOW_DIVERSITY = 0.8
-MOST_NOTED = 400  # characters of a note, which may come from elsewhere
 
 
 def reward_title(text: str) -> str:
@@ -92,21 +91,12 @@ def warnings(report: dict) -> list[str]:
     return found
 
 
-def prompt_notes(report: dict) -> list[str]:
-    """Return what a report says of prompts that are longer than the model reads."""
-    record = report.get("long_prompts")
-    notes = record.get("notes") if isinstance(record, dict) else None
-    return (
-        [text[:MOST_NOTED] for text in notes if isinstance(text, str)][:2] if isinstance(notes, list) else []
-    )
-
-
 def result_html(report: dict) -> str:
     """Return the verdict, the warnings and the table of rewards, diversity and drift."""
     paired = report.get("paired") or {}
     z = paired.get("z")
     tone = "flat" if not is_finite(z) or abs(z) < CLEAR_Z else "up" if z > 0 else "down"
-    notes = "".join(f"<li>{escape(text)}</li>" for text in [*warnings(report), *prompt_notes(report)])
+    notes = "".join(f"<li>{escape(text)}</li>" for text in warnings(report))
     notes = f'<ul class="rsm-notes" aria-label="Side effects">{notes}</ul>' if notes else ""
     facts = (
         f"{report.get('updates', 0)} updates on {report.get('images_sampled', 0)} sampled pictures in "
