@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from trainers.adapter_file import checked_start, find_adapter, read_header
+from trainers.adapter_start import checked_start, shape_settings
 from trainers.cautions import cautions
 from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
@@ -114,7 +114,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--from-adapter",
         dest="start_adapter",
         metavar="PLACE",
-        help="begin from the LoRA of a run folder or adapter folder, with its rank",
+        help="begin from the LoRA of a run folder, an adapter folder or a file, with its rank",
     )
     parser.add_argument("--dry-run", action="store_true", help="check and print the settings, then stop")
     parser.epilog = "Settings: " + ", ".join(RunConfig.__dataclass_fields__)
@@ -178,8 +178,11 @@ def _config(options) -> RunConfig:
     given = {name: getattr(options, name) for name in ("model", "reward", "estimator", *MAIN_OPTIONS)}
     values |= {name: value for name, value in given.items() if value is not None}
     try:
-        values |= _begun_from(getattr(options, "start_adapter", None))
+        if getattr(options, "start_adapter", None):
+            values["start_adapter"] = options.start_adapter
         values |= parse_assignments(options.set)
+        if values.get("start_adapter"):  # its rank is a default: what was given stays
+            values = shape_settings(str(values["start_adapter"])) | values
     except InputError as error:
         found += error.problems
     names = {key: values.pop(key, getattr(RunConfig, key)) for key in ("model", "reward", "estimator")}
@@ -209,14 +212,6 @@ def _startable(config: RunConfig) -> RunConfig:
     if found := found + missing:
         raise InputError(*dict.fromkeys(found))
     return config
-
-
-def _begun_from(place: str | None) -> dict:
-    """Return the settings that beginning from a LoRA fixes."""
-    if not place:
-        return {}
-    header = read_header(find_adapter(place))
-    return {"start_adapter": place} | ({"lora_rank": header.rank} if header.rank else {})
 
 
 def _prompt_problems(name: str) -> list[str]:

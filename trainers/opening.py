@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainers.adapter_file import WEIGHTS, checked_start
+from trainers.adapter_file import PEFT_CONFIG, WEIGHTS
+from trainers.adapter_start import checked_start
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
@@ -42,6 +43,8 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
         raise InputError(f"{folder.path} is a file; --out needs a folder.")
     if beginning is not None:  # a copy, so that the run can be resumed whatever becomes of the original
         atomic_write(folder.start / WEIGHTS, beginning.read_bytes())
+        if (settings := beginning.parent / PEFT_CONFIG).is_file():  # says what the file itself may not
+            atomic_write(folder.start / PEFT_CONFIG, settings.read_bytes())
     atomic_write(folder.config, config.to_json())
     keep_inputs(folder, config)
     return folder

@@ -53,8 +53,8 @@ class SubjectSettings:
     )
     start_adapter: str = setting(
         "",
-        "LoRA that training begins from: a run folder or a folder with a diffusers LoRA of the same rank; "
-        "empty begins with the base model.",
+        "LoRA that training begins from: a run folder, or a LoRA of the same rank by diffusers, PEFT or "
+        "kohya's scripts; empty begins with the base model.",
         group="what",
     )
     seed: int = setting(0, "Seed of every random draw of the run.", group="what", low=0, high=2**31 - 1)
