@@ -143,15 +143,18 @@ def _follow(options) -> int:
 
 def _train(options) -> int:
     config = _startable(_config(options))
+    from trainers.opening import check_new, check_place, start
+
     if options.dry_run:
+        if options.out is not None:
+            check_new(options.out)
         for text in cautions(config).values():
             print(f"Note: {text}", file=sys.stderr)
         print(config.to_json(), end="")
         return 0
     if options.out is None:
         raise InputError("'--out' is missing: name the run folder to create.")
-    from trainers.opening import start
-
+    check_place(options.out)
     with hold(options.out):
         return _work(start(options.out, config), config)
 
