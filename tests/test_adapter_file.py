@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from trainers.adapter_file import WEIGHTS, Header, checked_start, find_adapter, misfits, read_header
+from trainers.adapter_file import WEIGHTS, Header, find_adapter, misfits, read_header
+from trainers.adapter_start import checked_start
 from trainers.config import RunConfig
 from trainers.errors import InputError
 
@@ -95,8 +96,10 @@ def test_a_run_an_adapter_folder_and_a_file_are_found(tmp_path):
 
 def test_every_reason_is_told_together(tmp_path):
     metadata = {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": 8.0})}
-    save_file({"transformer.x.lora_A.weight": torch.zeros(4, 3)}, tmp_path / WEIGHTS, metadata)
+    pair = {"lora_A": torch.zeros(4, 3), "lora_B": torch.zeros(3, 4)}
+    tensors = {f"transformer.x.{side}.weight": value for side, value in pair.items()}
+    save_file(tensors, tmp_path / WEIGHTS, metadata)
     with pytest.raises(InputError) as caught:
         checked_start(RunConfig(start_adapter=str(tmp_path)))
     told = str(caught.value)
-    assert "rank 4" in told and "does not have" in told
+    assert "rank 4" in told and "does not have" in told and "alpha" not in told

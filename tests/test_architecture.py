@@ -15,7 +15,11 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|tmp|Users|home/(?!user\b))/?
 REGISTRY_HOST = re.compile(
     r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|registry\.npmjs\.org|(?:deb|security)\.debian\.org"
 )
-OPTIONAL = {"spaces", "trackio"}  # imported where they are needed, with a sentence where they are missing
+OPTIONAL = {
+    "pyarrow",
+    "spaces",
+    "trackio",
+}  # imported where they are needed, with a sentence where they are missing
 DISTRIBUTION = {"PIL": "pillow", "huggingface_hub": "huggingface_hub", "markdown_it": "markdown-it-py"}
 
 

@@ -15,7 +15,7 @@ from trainers.config import RunConfig
 from trainers.methods import METHODS, fitting_methods
 from trainers.models import EMBEDDED, MODELS
 from trainers.models.base import load_model
-from trainers.models.readable import embedded_problems
+from trainers.models.readable import cut_off, tokens_of
 from trainers.preflight import (
     EVALUATION_MARGIN,
     MOST_TOLD,
@@ -32,6 +32,7 @@ from trainers.preflight import (
     work,
 )
 from trainers.presets import build_config, default_config
+from trainers.prompt_files import PromptRow
 from trainers.speeds import SPEEDS
 from trainers.spread import summarise
 
@@ -166,18 +167,24 @@ def test_looks_take_at_most_three_percent_of_the_newcomer_s_budget(model):
 
 # -- prompts -----------------------------------------------------------------------------------------
 
+
+def rows(*prompts):
+    return [PromptRow(prompt, number) for number, prompt in enumerate(prompts, 1)]
+
+
 LONG = "a photograph of my grandmother in her garden on the hill, drawn in pencil and in ink"
 
 
 def test_prompts_that_cannot_be_used_are_told_by_the_setting_that_names_them():
-    cats = prompt_problems(config(reward="shapes"), ["a red circle", "a photo of a cat"])
+    cats = prompt_problems(config(reward="shapes"), rows("a red circle", "a photo of a cat"))
     assert "Cannot read 'a photo of a cat' as a shapes caption" in cats["prompts"][0]
     assert cats["heldout_prompts"] == [] and len(cats["prompts"]) == 1
     assert prompt_problems(config()) == {"prompts": [], "heldout_prompts": []}
     elsewhere = prompt_problems(config(reward="shapes", heldout_prompts="general-heldout", others="ocr"))
-    assert elsewhere["prompts"] == [] and len(elsewhere["heldout_prompts"]) == MOST_TOLD
+    assert elsewhere["prompts"] == [] and 1 < len(elsewhere["heldout_prompts"]) <= MOST_TOLD
     words = " ".join(elsewhere["heldout_prompts"])
     assert "more prompts are outside the grammar" in words and "no text in quotes" in words
+    assert "held-out prompts have more than the 12 tokens" in words
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -185,15 +192,16 @@ def test_what_an_embedded_model_would_cut_off_is_known_as_the_loaded_one_says_it
     prompts = ["a red circle", LONG, "x" * 40, "ünï 🙂 " * 3, "A  RED   circle."]
     told = load_model(MODELS.get(name), "cpu").prompt_problems(prompts)
     assert len(told) == 3
-    assert embedded_problems(MODELS.get(name), prompts) == told
-    settings = RunConfig(model=name, reward="brightness")
-    assert prompt_problems(settings, prompts)["prompts"] == told
+    assert cut_off(name, prompts, tokens_of(MODELS.get(name), prompts)) == told
+    (sentence,) = prompt_problems(RunConfig(model=name, reward="brightness"), rows(*prompts))["prompts"]
+    assert "3 of the 5 training prompts" in sentence and "lines 2, 3, 4" in sentence
 
 
 def test_prompts_are_checked_without_torch():
     code = (
         "import sys; from trainers.preflight import prompt_problems; from trainers.config import RunConfig; "
-        f"assert len(prompt_problems(RunConfig(), [{LONG!r}])['prompts']) == 2; "
+        "from trainers.prompt_files import PromptRow; "
+        f"assert len(prompt_problems(RunConfig(), [PromptRow({LONG!r}, 1)])['prompts']) == 2; "
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

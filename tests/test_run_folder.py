@@ -23,6 +23,7 @@ from trainers.run_folder import (
     atomic_write,
     read_json,
     read_lines,
+    write_fault,
 )
 
 
@@ -147,3 +148,17 @@ def test_read_json_wants_an_object(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("[1]", encoding="utf-8")
     assert read_json(path) is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_a_failed_write_advises_what_helps_and_resumes_only_what_is_there(code, tmp_path):
+    error = OSError(code, os.strerror(code))
+    told = str(write_fault(tmp_path / "run" / "samples" / "pairs.jsonl", error))
+    assert os.strerror(code) in told and "resume" not in told and told.endswith("then try again.")
+    assert ("Free some space" in told) == (code in (errno.ENOSPC, errno.EDQUOT))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    for path in ("status.json", "samples/pairs.jsonl"):
+        assert "then resume the run; what was saved is intact." in str(
+            write_fault(tmp_path / "run" / path, error)
+        )

@@ -12,15 +12,16 @@ import json
 import tempfile
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from trainers.adapter_file import WEIGHTS, read_header
+from trainers.adapter_file import WEIGHTS
 from trainers.errors import FaultError, InputError
+from trainers.lora_tensors import read_tensors
 from trainers.models import ModelSpec
 from trainers.models.base import PipelineModel, load_model
 from trainers.policy import ADAPTER, Policy
 from trainers.run_folder import atomic_write, write_fault
+from trainers.stored_lora import read_lora
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:
@@ -56,28 +57,34 @@ def _scaled(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
 def load_adapter(policy: Policy, file: Path) -> None:
     """Let a policy begin with a stored LoRA instead of with none.
 
-    The policy keeps its own alpha: what the LoRA does to the base model is the same, in other units.
+    Its effect is kept, whatever its alpha: B is scaled by what the run's alpha / rank makes of it. Modules
+    that it does not change begin as in any run.
 
     Args:
-        policy: A policy at its beginning; its rank and target modules must be the LoRA's.
-        file: What ``save_adapter`` wrote.
+        policy: A policy at its beginning; its rank must be the LoRA's.
+        file: What ``save_adapter`` or another tool wrote, see ``trainers.stored_lora``.
 
     Raises:
         InputError: The file is damaged, or its tensors are not those of the policy.
     """
-    header = read_header(file)
-    prefix, mine = f"{policy.model.network_name}.", policy.state()
-    shapes = {name.removeprefix(prefix): shape for name, shape in header.shapes.items()}
-    if shapes != {name: tuple(tensor.shape) for name, tensor in mine.items()}:
+    mine = policy.state()
+    found = read_tensors(read_lora(file), policy.model, [_module(name) for name in mine])
+    tensors = {}
+    for module, part in found.items():
+        factor = part.scale * policy.rank / policy.alpha
+        tensors |= {f"{module}.lora_A.weight": part.down, f"{module}.lora_B.weight": part.up * factor}
+    if any(name not in mine or tensor.shape != mine[name].shape for name, tensor in tensors.items()):
         raise InputError(
             "The LoRA to begin from does not have the shapes of this run's: it is of another base model, of "
             f"another rank than {policy.rank}, or changes other modules."
         )
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(file).items()}
-    tensors = _scaled(tensors, header.scale * policy.rank / policy.alpha)
-    policy.load_state({name: tensor.to(mine[name]) for name, tensor in tensors.items()})
+    policy.load_state(mine | {name: tensor.to(mine[name]) for name, tensor in tensors.items()})
     policy.restart_averages()
     policy.refresh()
+
+
+def _module(name: str) -> str:
+    return name.rsplit(".lora_", 1)[0]
 
 
 def _canonical(content: bytes) -> bytes:

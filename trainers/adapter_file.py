@@ -14,16 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.assets import asset_root
-from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.models import MODELS
+from trainers.models.access import cached_folder
+from trainers.models.families import FAMILIES
+from trainers.models.folders import place_of
+from trainers.models.spec import ModelSpec
+from trainers.models.variants import loaded, variant_of, weight_names
 from trainers.paths import path_of
 
-NETWORKS = ("transformer", "unet")
 WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_HEADER_BYTES = 32 * 2**20
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_SIZES = {
+    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
+    **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+}
 _TENSOR = re.compile(r"(?P<network>[a-z_0-9]+)\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -104,7 +110,7 @@ def misfits(header: Header, network: str, weights: Mapping[str, tuple[int, ...]]
                 f"The LoRA holds '{name[:80]}', which is no part of a LoRA for this base model's {network}."
             ]
         sides.setdefault(match["module"], {})[match["side"]] = shape
-    found = [_misfit(module, pair, weights.get(f"{module}.weight")) for module, pair in sides.items()]
+    found = [module_misfit(module, pair, weights.get(f"{module}.weight")) for module, pair in sides.items()]
     return [sentence for sentence in found if sentence][:3]
 
 
@@ -112,30 +118,29 @@ def find_adapter(place: str | os.PathLike) -> Path:
     """Return the LoRA file of a run folder, of an adapter folder, or the file itself.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or more than one.
     """
     path = path_of(os.fspath(place))
-    for file in (path / "adapter" / WEIGHTS, path / WEIGHTS, path):
+    folders = (path / "adapter", path, *(inner.parent for inner in path.glob(f"*/{PEFT_CONFIG}")))
+    for file in (*(folder / name for folder in folders for name in (WEIGHTS, PEFT_WEIGHTS)), path):
         if file.is_file():
             return file
-    raise InputError(f"There is no LoRA in '{place}': name a run folder, or a folder that holds {WEIGHTS}.")
-
-
-def checked_start(config: RunConfig) -> Path:
-    """Return the file of the LoRA that a run is to begin from, as far as its header tells that it fits.
-
-    Raises:
-        InputError: With every reason why it cannot be used.
-    """
-    file = find_adapter(config.start_adapter)
-    header = read_header(file)
-    found = []
-    if header.rank != config.lora_rank:
-        found.append(f"The LoRA in '{config.start_adapter}' has rank {header.rank}; set lora_rank to it.")
-    found += base_misfits(header, config.model)
+    found = [file for file in sorted(path.glob("*.safetensors")) if not file.name.startswith(".")]
+    if len(found) == 1:
+        return found[0]
     if found:
-        raise InputError(*found)
-    return file
+        raise InputError(
+            f"There are {len(found)} safetensors files in '{place}': name the one to begin from."
+        )
+    pickled = [*path.glob("*.bin"), *path.glob("*.pt")]
+    if pickled:
+        raise InputError(
+            f"The LoRA in '{place}' is pickled ({pickled[0].name}), and loading it could run any code. Save "
+            "it as safetensors."
+        )
+    raise InputError(
+        f"There is no LoRA in '{place}': name a run folder, or a folder with {WEIGHTS} or {PEFT_WEIGHTS}."
+    )
 
 
 def base_misfits(header: Header, model: str) -> list[str]:
@@ -143,9 +148,18 @@ def base_misfits(header: Header, model: str) -> list[str]:
 
     A base model that is not here yet is compared when it has been loaded, see ``trainers.adapter``.
     """
-    folder = asset_root() / MODELS.get(model).location
-    network = next((name for name in NETWORKS if (folder / name).is_dir()), None)
-    return misfits(header, network, network_shapes(folder / network)) if network else []
+    network, shapes = base_shapes(MODELS.get(model))
+    return misfits(header, network, shapes) if shapes else []
+
+
+def base_shapes(spec: ModelSpec) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Return the name of a base model's network and the shapes of its tensors; none where it is not here."""
+    network = FAMILIES[spec.pipeline_class].network
+    folder = asset_root() / spec.location if spec.embedded else place_of(spec.location)
+    folder = folder or cached_folder(spec.location)
+    if folder is None or not (folder / network).is_dir():
+        return network, {}
+    return network, network_shapes(folder / network)
 
 
 def network_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -154,7 +168,8 @@ def network_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         InputError: A file is damaged, or there is none.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    names = weight_names(sorted(path.name for path in folder.glob("*.safetensors")))
+    files = [folder / name for name in loaded(names, variant_of({"network": names}) or "")]
     if not files:
         raise InputError(f"The base model's folder {folder.name} holds no safetensors file.")
     shapes: dict[str, tuple[int, ...]] = {}
@@ -163,7 +178,8 @@ def network_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _misfit(module: str, pair: Mapping[str, tuple], weight: tuple[int, ...] | None) -> str:
+def module_misfit(module: str, pair: Mapping[str, tuple], weight: tuple[int, ...] | None) -> str:
+    """Return why a LoRA's two matrices, ``A`` and ``B``, do not fit a weight; empty when they do."""
     if weight is None:
         return f"The LoRA changes '{module[:80]}', which this base model does not have."
     down, up = pair.get("A"), pair.get("B")

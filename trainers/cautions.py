@@ -8,28 +8,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainers.config import RunConfig
+from trainers.long_prompts import find_long, kept
 from trainers.models.configured import configured
 from trainers.preflight import estimate, reference
 from trainers.presets import default_config
-from trainers.prompts import load_prompts
+from trainers.prompt_files import PromptRow
+from trainers.prompts import load_rows
 
 FEW_STEPS_RATIO = 3
 """How many times the rollout's steps the comparison may take before that is worth a sentence."""
 
 
-def cautions(config: RunConfig, own: Sequence[str] | None = None) -> dict[str, str]:
+def cautions(config: RunConfig, own: Sequence[PromptRow] | None = None, ask: bool = True) -> dict[str, str]:
     """Return a sentence for everything that is allowed and may surprise.
 
     Args:
         config: The settings, already checked.
         own: The training prompts when they are not those that ``config.prompts`` names.
+        ask: Whether the Hub may be asked for the files of a tokenizer.
 
     Raises:
         InputError: A prompt file cannot be read.
     """
-    training = load_prompts(config.prompts) if own is None else own
+    sets = {
+        "prompts": load_rows(config.prompts) if own is None else own,
+        "heldout_prompts": load_rows(config.heldout_prompts),
+    }
+    long = {name: find_long(config, name, rows, ask) for name, rows in sets.items()}
+    used = {name: [row.prompt for row in kept(config, rows, long[name])] for name, rows in sets.items()}
+    compared = used["heldout_prompts"][: config.eval_prompts]
     found = {
-        "overlap": overlap_sentence(trained_on(training, _compared(config)), len(_compared(config))),
+        **{f"long_{name}": each.sentence(config.long_prompts) for name, each in long.items() if each.rows},
+        "overlap": overlap_sentence(trained_on(used["prompts"], compared), len(compared)),
         "steps": _steps_sentence(config),
         "budget": _budget_sentence(config),
     }
@@ -53,10 +63,6 @@ def overlap_sentence(shared: int, compared: int) -> str:
         f"{which} of the comparison {'is' if shared == 1 else 'are'} trained on as well, so the gain is not "
         "one on new prompts. Name other heldout_prompts to measure that."
     )
-
-
-def _compared(config: RunConfig) -> list[str]:
-    return load_prompts(config.heldout_prompts)[: config.eval_prompts]
 
 
 def _key(prompt: str) -> str:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from trainers.adapter_file import checked_start, find_adapter, read_header
+from trainers.adapter_start import checked_start, shape_settings
 from trainers.cautions import cautions
 from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
@@ -114,7 +114,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--from-adapter",
         dest="start_adapter",
         metavar="PLACE",
-        help="begin from the LoRA of a run folder or adapter folder, with its rank",
+        help="begin from the LoRA of a run folder, an adapter folder or a file, with its rank",
     )
     parser.add_argument("--dry-run", action="store_true", help="check and print the settings, then stop")
     parser.epilog = "Settings: " + ", ".join(RunConfig.__dataclass_fields__)
@@ -143,15 +143,18 @@ def _follow(options) -> int:
 
 def _train(options) -> int:
     config = _startable(_config(options))
+    from trainers.opening import check_new, check_place, start
+
     if options.dry_run:
+        if options.out is not None:
+            check_new(options.out)
         for text in cautions(config).values():
             print(f"Note: {text}", file=sys.stderr)
         print(config.to_json(), end="")
         return 0
     if options.out is None:
         raise InputError("'--out' is missing: name the run folder to create.")
-    from trainers.opening import start
-
+    check_place(options.out)
     with hold(options.out):
         return _work(start(options.out, config), config)
 
@@ -178,8 +181,11 @@ def _config(options) -> RunConfig:
     given = {name: getattr(options, name) for name in ("model", "reward", "estimator", *MAIN_OPTIONS)}
     values |= {name: value for name, value in given.items() if value is not None}
     try:
-        values |= _begun_from(getattr(options, "start_adapter", None))
+        if getattr(options, "start_adapter", None):
+            values["start_adapter"] = options.start_adapter
         values |= parse_assignments(options.set)
+        if values.get("start_adapter"):  # its rank is a default: what was given stays
+            values = shape_settings(str(values["start_adapter"])) | values
     except InputError as error:
         found += error.problems
     names = {key: values.pop(key, getattr(RunConfig, key)) for key in ("model", "reward", "estimator")}
@@ -198,23 +204,17 @@ def _config(options) -> RunConfig:
 
 def _startable(config: RunConfig) -> RunConfig:
     """Return the settings if the prompts can be used and nothing that they need is missing here."""
-    found = [sentence for told in prompt_problems(config).values() for sentence in told]
+    missing = obstacles(config)
+    told = prompt_problems(config, ask=not missing)
+    found = [sentence for sentences in told.values() for sentence in sentences]
     try:
         if config.start_adapter:
             checked_start(config)
     except InputError as error:
         found += error.problems
-    if found := found + obstacles(config):
+    if found := found + missing:
         raise InputError(*dict.fromkeys(found))
     return config
-
-
-def _begun_from(place: str | None) -> dict:
-    """Return the settings that beginning from a LoRA fixes."""
-    if not place:
-        return {}
-    header = read_header(find_adapter(place))
-    return {"start_adapter": place} | ({"lora_rank": header.rank} if header.rank else {})
 
 
 def _prompt_problems(name: str) -> list[str]:

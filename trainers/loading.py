@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from trainers.config import RunConfig
 from trainers.errors import InputError
+from trainers.long_prompts import REFUSE, used_prompts
 from trainers.loop import Trainer
 from trainers.machine import choose_dtype
 from trainers.models.base import load_model
 from trainers.models.configured import configured
-from trainers.prompts import load_prompts
 from trainers.ranks import Ranks
 from trainers.rewards import Mixture, unscorable
 
@@ -38,11 +38,12 @@ def load_trainer(
         FaultError: A file is missing or damaged.
     """
     check()
+    prompts, heldout = (used_prompts(config, name) for name in ("prompts", "heldout_prompts"))
     model = load_model(configured(config), device)
     check()
-    prompts = load_prompts(config.prompts)
     found = unscorable(config.reward, prompts, config)
-    found += model.prompt_problems(prompts + load_prompts(config.heldout_prompts))
+    if config.long_prompts == REFUSE:
+        found += model.prompt_problems(prompts + heldout)
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
     model.remember([*prompts, *drawn])  # before the training's networks take the room of the encoders

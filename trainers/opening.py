@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainers.adapter_file import WEIGHTS, checked_start
+from trainers.adapter_file import PEFT_CONFIG, WEIGHTS
+from trainers.adapter_start import checked_start
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
@@ -33,18 +34,45 @@ def start(path: str | os.PathLike, config: RunConfig) -> RunFolder:
     """
     folder = RunFolder(path)
     beginning = _beginning(folder, config) if config.start_adapter else None
-    if folder.exists():
-        raise InputError(
-            f"{folder.path} already holds a run. Choose another --out, or continue it with: "
-            f"python -m trainers resume {folder.path}"
-        )
-    if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path} is a file; --out needs a folder.")
+    check_new(folder.path)
     if beginning is not None:  # a copy, so that the run can be resumed whatever becomes of the original
         atomic_write(folder.start / WEIGHTS, beginning.read_bytes())
+        if (settings := beginning.parent / PEFT_CONFIG).is_file():  # says what the file itself may not
+            atomic_write(folder.start / PEFT_CONFIG, settings.read_bytes())
     atomic_write(folder.config, config.to_json())
     keep_inputs(folder, config)
     return folder
+
+
+def check_new(path: Path) -> None:
+    """Refuse a path at which no run's folder can be made; makes nothing.
+
+    Raises:
+        InputError: It holds a run already, or as in ``check_place``.
+    """
+    if RunFolder(path).exists():
+        raise InputError(
+            f"{path} already holds a run. Choose another --out, or continue it with: "
+            f"python -m trainers resume {path}"
+        )
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path at which no folder can be made.
+
+    Raises:
+        InputError: It is a file or lies below one, or this user may not write there.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; --out needs a folder.")
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise InputError(f"{path} lies below the file {above}; choose another --out.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(
+            f"This user may not write in {above}, so {path} cannot be made; choose another --out."
+        )
 
 
 def _beginning(folder: RunFolder, config: RunConfig) -> Path:

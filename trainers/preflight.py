@@ -7,17 +7,21 @@ those of ``trainers.speeds``. Drawing base samples to look at their rewards is `
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from trainers import long_prompts
 from trainers.config import RunConfig
 from trainers.custom import method_of
-from trainers.models import MODELS
 from trainers.models.access import access_problems
-from trainers.models.readable import embedded_problems
+from trainers.models.configured import configured
 from trainers.presets import default_config
-from trainers.prompts import load_prompts
+from trainers.prompt_files import PromptRow, as_text
+from trainers.prompts import load_rows
 from trainers.rewards import reward_obstacles, unscorable
 from trainers.speeds import MACHINE, SPEEDS
 
@@ -110,33 +114,57 @@ def obstacles(config: RunConfig, ask: bool = True) -> list[str]:
         config: The settings, already checked.
         ask: Whether the network may be asked: endpoints, the Hub. It takes some seconds where it is silent.
     """
-    return access_problems(MODELS.get(config.model), ask) + reward_obstacles(config, ask)
+    return access_problems(configured(config), ask) + reward_obstacles(config, ask)
 
 
-def prompt_problems(config: RunConfig, own: Sequence[str] | None = None) -> dict[str, list[str]]:
-    """Return what speaks against a run's prompts, by the setting that names them; loads nothing.
+def prompt_problems(
+    config: RunConfig, own: Sequence[PromptRow] | None = None, ask: bool = False
+) -> dict[str, list[str]]:
+    """Return what speaks against a run's prompts, by the setting that names them; loads no weights.
 
-    That is what the rewards cannot score, and what an embedded model would cut off: the sentences that a
-    worker would end with. Only the first ones of each setting are told.
+    That is what the rewards cannot score, and what the model would cut off where that is refused: the
+    sentences that a worker would end with. Only the first ones of each setting are told.
 
     Args:
         config: The settings, already checked.
         own: The training prompts when they are not those that ``config.prompts`` names.
+        ask: Whether the Hub may be asked for the files of a tokenizer.
 
     Raises:
         InputError: A prompt file cannot be read.
     """
-    training = load_prompts(config.prompts) if own is None else own
-    heldout = load_prompts(config.heldout_prompts)
-    return {
-        "prompts": _unusable(training, config, config.reward),
-        "heldout_prompts": _unusable(heldout, config, config.reward, config.others),
-    }
+    sets = _sets(config, own)
+    with _stored(config, own) as named:
+        return {
+            "prompts": _unusable("prompts", sets["prompts"], named, ask, config.reward),
+            "heldout_prompts": _unusable(
+                "heldout_prompts", sets["heldout_prompts"], named, ask, config.reward, config.others
+            ),
+        }
 
 
-def _unusable(prompts: Sequence[str], config: RunConfig, *rewards: str) -> list[str]:
+def _sets(config: RunConfig, own: Sequence[PromptRow] | None) -> dict[str, Sequence[PromptRow]]:
+    training = load_rows(config.prompts) if own is None else own
+    return {"prompts": training, "heldout_prompts": load_rows(config.heldout_prompts)}
+
+
+@contextlib.contextmanager
+def _stored(config: RunConfig, own: Sequence[PromptRow] | None) -> Iterator[RunConfig]:
+    """Let the settings name own prompts that say more than their text, where rewards look for that."""
+    if not own or not any(row.record for row in own):
+        yield config
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
+        file.write(as_text(own))
+        file.flush()
+        yield dataclasses.replace(config, prompts=file.name)
+
+
+def _unusable(name: str, rows: Sequence[PromptRow], config: RunConfig, ask: bool, *rewards: str) -> list[str]:
+    long = long_prompts.find_long(config, name, rows, ask)
+    prompts = [row.prompt for row in long_prompts.kept(config, rows, long)]
     found = [sentence for text in rewards for sentence in unscorable(text, prompts, config)]
-    found += embedded_problems(MODELS.get(config.model), prompts)
+    found += long_prompts.problems(config, rows, long)
     return list(dict.fromkeys(found))[:MOST_TOLD]
 
 

@@ -1,13 +1,10 @@
-"""Prompt sets: built-in files below ``assets/prompts`` or a person's own file, one prompt a line.
+"""Prompt sets: built-in files below ``assets/prompts``, or a person's own file, text or table.
 
-Blank lines and lines that start with ``#`` are left out. A file that ends with ``.jsonl`` has one JSON
-object a line instead, with the text as "prompt" and whatever else a reward reads about it, like GenEval's.
-Torch-free.
+How a file is read is in ``trainers.prompt_files``. Torch-free.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ from trainers.assets import asset_root
 from trainers.config import MAX_PROMPT_CHARACTERS, RunConfig
 from trainers.errors import InputError
 from trainers.paths import absolute, path_of
+from trainers.prompt_files import PromptRow, read_file, read_text
 from trainers.registry import nearest
 
 MAX_PROMPTS = 100_000
-RECORDS = ".jsonl"
 
 
 def prompt_folder() -> Path:
@@ -32,21 +29,23 @@ def builtin_sets() -> tuple[str, ...]:
 
 
 def _builtin_files() -> dict[str, Path]:
-    return {path.stem: path for path in prompt_folder().glob("*") if path.suffix in (".txt", RECORDS)}
+    return {path.stem: path for path in prompt_folder().glob("*") if path.suffix in (".txt", ".jsonl")}
 
 
 def load_prompts(name_or_path: str) -> list[str]:
-    """Return the prompts of a built-in set or of a file.
+    """Return the prompts of a built-in set or of a file; errors as in ``load_rows``."""
+    return [row.prompt for row in load_rows(name_or_path)]
+
+
+def load_rows(name_or_path: str) -> list[PromptRow]:
+    """Return the prompts of a built-in set or of a file, with their places in it.
 
     Raises:
         InputError: The name is unknown, the file unreadable, empty, or a prompt is too long; every
             problem is reported.
     """
     path = prompt_file(name_or_path)
-    text = _text(path)
-    if path.suffix == RECORDS:
-        return check_prompts([record["prompt"] for record in _records(text, path)], str(path))
-    return check_prompts(text.splitlines(), str(path))
+    return checked(read_file(path), str(path))
 
 
 def prompt_file(name_or_path: str) -> Path:
@@ -55,7 +54,7 @@ def prompt_file(name_or_path: str) -> Path:
     Raises:
         InputError: There is neither.
     """
-    path = _place(name_or_path)
+    path = _path_of(name_or_path)
     if not path.is_file():
         raise InputError(
             f"'{name_or_path}' is neither a built-in prompt set nor a file. "
@@ -80,54 +79,41 @@ def prompt_records(config: RunConfig) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: A file cannot be read.
     """
-    paths = [_place(name) for name in (config.prompts, config.heldout_prompts)]
-    files = [path for path in paths if path.suffix == RECORDS]
-    return {record["prompt"]: record for path in files for record in _records(_text(path), path)}
+    names = dict.fromkeys((config.prompts, config.heldout_prompts))
+    paths = [path for name in names if (path := _path_of(name)).is_file()]
+    rows = [row for path in paths for row in read_file(path)]
+    return {row.prompt: dict(row.record) for row in rows if row.record}
 
 
-def _place(name_or_path: str) -> Path:
+def _path_of(name_or_path: str) -> Path:
     return _builtin_files().get(name_or_path) or path_of(name_or_path)
 
 
-def _records(text: str, path: Path) -> list[dict[str, Any]]:
-    records = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            record = record | {"prompt": " ".join(record["prompt"].split())}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise InputError(
-                f'Line {number} of {path} is not a JSON object with a text "prompt", such as '
-                '{"prompt": "a photo of two dogs"}.'
-            ) from None
-        records.append(record)
-    return records
+def read_prompts(text: str, origin: str) -> list[PromptRow]:
+    """Return the prompts of a text that a person pasted or a program sent, checked as a file's are.
+
+    Args:
+        text: Of any of the forms of ``prompt_files``.
+        origin: What it is called in sentences.
+
+    Raises:
+        InputError: With every problem.
+    """
+    return checked(read_text(text, origin), origin)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"The prompt file {path} is not UTF-8 text; save it as plain text.") from None
-    except OSError as error:
-        raise InputError(f"The prompt file {path} cannot be read: {error.strerror}.") from None
-
-
-def check_prompts(lines: list[str], origin: str) -> list[str]:
-    """Return the prompts among some lines, or raise ``InputError`` with every problem."""
-    prompts = [(i, line.strip()) for i, line in enumerate(lines, 1)]
-    prompts = [(i, line) for i, line in prompts if line and not line.startswith("#")]
+def checked(rows: list[PromptRow], origin: str) -> list[PromptRow]:
+    """Return rows that can be prompts, or raise ``InputError`` with every problem."""
+    told = "{} {} of {} has {} characters; a prompt may have {}."
     found = [
-        f"Line {i} of {origin} has {len(line)} characters; a prompt may have {MAX_PROMPT_CHARACTERS}."
-        for i, line in prompts
-        if len(line) > MAX_PROMPT_CHARACTERS
+        told.format(row.unit, row.number, origin, len(row.prompt), MAX_PROMPT_CHARACTERS)
+        for row in rows
+        if len(row.prompt) > MAX_PROMPT_CHARACTERS
     ]
-    if not prompts:
+    if not rows:
         found.append(f"{origin} holds no prompts; write one prompt a line.")
-    if len(prompts) > MAX_PROMPTS:
-        found.append(f"{origin} holds {len(prompts)} prompts; at most {MAX_PROMPTS} are read.")
+    if len(rows) > MAX_PROMPTS:
+        found.append(f"{origin} holds {len(rows)} prompts; at most {MAX_PROMPTS} are read.")
     if found:
         raise InputError(*found[:10])
-    return [line for _, line in prompts]
+    return rows

@@ -11,11 +11,11 @@ from trainers import evaluate as ev
 from trainers.adapter import reload_adapter
 from trainers.coercion import from_mapping
 from trainers.errors import InputError
+from trainers.long_prompts import used_prompts
 from trainers.machine import choose_device, quiet_libraries, use_threads
 from trainers.models.base import load_model
 from trainers.models.configured import configured
 from trainers.preflight import obstacles
-from trainers.prompts import load_prompts
 from trainers.rewards.own import resolved
 from trainers.rewards.remote import endpoint_problems
 from trainers.run_folder import RunFolder
@@ -51,7 +51,7 @@ def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int
         config = replace(config, heldout_prompts=prompts)
     if found := endpoint_problems(config) + obstacles(config):
         raise InputError(*dict.fromkeys(found))
-    texts = load_prompts(config.heldout_prompts)
+    texts = used_prompts(config, "heldout_prompts")
     scorer = ev.load_scorer(config, texts, device)
     spec = configured(config)
     count = len(texts) if prompts else config.eval_prompts

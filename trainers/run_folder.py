@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import tempfile
@@ -302,11 +303,14 @@ def append_line(path: Path, record: dict) -> None:
 
 
 def write_fault(path: Path, error: OSError) -> FaultError:
-    """Name the file and the remedy of a failed write."""
+    """Name the file and the remedy of a failed write; there is only something to resume where a run is."""
     reason = error.strerror or str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "Free some space" if full else "Let this user write there"
+    saved = any((folder / "config.json").is_file() for folder in (path.parent, path.parent.parent))
+    then = ", then resume the run; what was saved is intact." if saved else ", then try again."
     return FaultError(
-        f"Could not write {path.name} in {path.parent}: {reason}. "
-        "Free some space or choose another folder, then resume the run; what was saved is intact."
+        f"Could not write {path.name} in {path.parent}: {reason}. {remedy} or choose another folder{then}"
     )
 
 

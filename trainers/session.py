@@ -27,6 +27,7 @@ from trainers.failures import MEMORY, explain, out_of_memory
 from trainers.first_checks import CONSTANT, after_baseline, before_baseline, unchanged_sentence
 from trainers.interruption import FINISHING_SECONDS, STOP_SECONDS, Interruption, OutOfTime, StopRequested
 from trainers.loading import load_trainer
+from trainers.long_prompts import used_prompts
 from trainers.loop import Trainer, UpdateMetrics
 from trainers.machine import choose_device, choose_dtype, quiet_libraries, settled, use_threads
 from trainers.models.base import PipelineModel
@@ -36,7 +37,6 @@ from trainers.notes import Notes
 from trainers.preflight import EVALUATION_MARGIN, RESERVE_SECONDS, groups_per_rollout
 from trainers.probes import Probes
 from trainers.processes import process_age
-from trainers.prompts import load_prompts
 from trainers.ranks import ALONE, Ranks
 from trainers.report import Comparison, verdict
 from trainers.run_folder import (
@@ -165,7 +165,7 @@ class Session:
         several = "" if self.ranks.alone else f", {self.ranks.count} processes"
         several += ", as when the run began" if began else ""
         self._writer.log(f"device {device}, precision {precision}, {threads} threads{several}")
-        heldout = load_prompts(config.heldout_prompts)
+        heldout = used_prompts(config, "heldout_prompts")
         scorer = ev.load_scorer(config, heldout, device)
         items = ev.plan(heldout, config.eval_prompts, config.eval_samples_per_prompt, config.seed)
         drawn = [item.prompt for item in items]

@@ -35,7 +35,8 @@ class SubjectSettings:
     )
     prompts: str = setting(
         "shapes-train",
-        "Training prompts: a built-in set or a text file; the model and the reward choose the default.",
+        "Training prompts: a built-in set, or a file: text, CSV, TSV, JSON, JSON lines or Parquet; the model "
+        "and the reward choose the default.",
         group="what",
     )
     heldout_prompts: str = setting(
@@ -43,10 +44,17 @@ class SubjectSettings:
         "Prompts of the before/after comparison, never trained on; chosen as the training prompts are.",
         group="what",
     )
+    long_prompts: str = setting(
+        "refuse",
+        "Prompts with more tokens than the model reads: refuse tells them before anything loads, cut draws "
+        "them from their beginning, as the pipeline does (rewards read all of it), skip leaves them out.",
+        group="what",
+        choices=("refuse", "cut", "skip"),
+    )
     start_adapter: str = setting(
         "",
-        "LoRA that training begins from: a run folder or a folder with a diffusers LoRA of the same rank; "
-        "empty begins with the base model.",
+        "LoRA that training begins from: a run folder, or a LoRA of the same rank by diffusers, PEFT or "
+        "kohya's scripts; empty begins with the base model.",
         group="what",
     )
     seed: int = setting(0, "Seed of every random draw of the run.", group="what", low=0, high=2**31 - 1)

@@ -17,10 +17,10 @@ from trainers import evaluate as ev
 from trainers.config import RunConfig
 from trainers.core.advantages import zero_spread
 from trainers.errors import InputError
+from trainers.long_prompts import used_prompts
 from trainers.machine import choose_device, quiet_libraries, use_threads
 from trainers.models.base import load_model
 from trainers.models.configured import configured
-from trainers.prompts import load_prompts
 from trainers.rewards import Mixture, load_reward, unscorable
 
 PROMPTS, SAMPLES = 8, 4
@@ -69,12 +69,12 @@ def check_spread(config: RunConfig, prompts: int = PROMPTS, samples: int = SAMPL
     device = choose_device(config)
     quiet_libraries()
     use_threads(config)
-    texts = load_prompts(config.prompts)
+    texts = used_prompts(config, "prompts")
     count = min(prompts, len(texts))
     chosen = [texts[i * len(texts) // count] for i in range(count)]
     reward = load_reward(config.reward, device, config)
     model = load_model(configured(config), device)
-    found = unscorable(config.reward, chosen, config) + model.prompt_problems(chosen)
+    found = unscorable(config.reward, chosen, config)
     if found:
         raise InputError(*list(dict.fromkeys(found))[:10])
     items = ev.plan(chosen, count, samples, config.seed)

@@ -129,7 +129,7 @@ def bundle(run: Path, repo: str, token: Token | None = None, endpoint: str | Non
         _json("config.json", made.settings),
         _json("report.json", report),
         _lines("metrics.jsonl", metrics),
-        *(_of_path(name, path) for name, path in made.prompt_files.items()),
+        *(_of(name, content) for name, content in made.prompt_files.items()),
         *drawn,
         _lines(PAIRS_FILE, [pair.record() for pair in pairs]),
         *(_of_path(name, path) for name, path in pictures),
@@ -210,6 +210,10 @@ def _is_own(folder: RunFolder, name: object) -> bool:
 
 def _of_bytes(path: str, content: bytes) -> BundleFile:
     return BundleFile(path, len(content), content)
+
+
+def _of(path: str, content: bytes | Path) -> BundleFile:
+    return _of_bytes(path, content) if isinstance(content, bytes) else _of_path(path, content)
 
 
 def _of_path(path: str, source: Path) -> BundleFile:

@@ -16,12 +16,13 @@ from rsm_app.jobs.store import ORIGIN
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.presets import changed_settings
-from trainers.prompts import RECORDS, builtin_sets
+from trainers.prompt_files import LINES, as_text
+from trainers.prompts import builtin_sets, load_rows
 from trainers.rewards.own import own_name
 from trainers.rewards.remote import JUDGE_VARIABLES, SERVER_VARIABLE
 from trainers.run_folder import RunFolder, read_json
 
-PROMPT_FILES = {name: (f"{name}.txt", f"{name}{RECORDS}") for name in ("prompts", "heldout_prompts")}
+PROMPT_FILES = {name: (f"{name}.txt", f"{name}{LINES}") for name in ("prompts", "heldout_prompts")}
 PROMPT_NAMES = tuple(name for names in PROMPT_FILES.values() for name in names)
 _OTHER = "Training began from another LoRA, which is no part of this repository: name it with --from-adapter."
 _ADDRESSES = ("server_url", "judge_url", "judge_key_variable")
@@ -36,7 +37,7 @@ class Recipe:
         settings: Its settings, as ``config.json``.
         config: The same, read.
         changed: Those in which it differs from the tuned defaults of its combination.
-        prompt_files: The run's own prompt files, name in the repository → file.
+        prompt_files: The run's own prompt files, name in the repository → file, or the text of a table.
         missing: What is needed for the same run and not published, a sentence each.
         origin: What training began from when it was not the base model, a sentence; else empty.
         source: Where that is on the Hub, as ``owner/name@revision``; else empty.
@@ -45,7 +46,7 @@ class Recipe:
     settings: dict[str, Any]
     config: RunConfig
     changed: dict[str, Any]
-    prompt_files: dict[str, Path]
+    prompt_files: dict[str, Path | bytes]
     missing: tuple[str, ...]
     origin: str = ""
     source: str = ""
@@ -68,12 +69,12 @@ def recipe(folder: RunFolder, config: RunConfig, base: Base) -> Recipe:
     own, missing = {}, list(_missing(config, base))
     for name, targets in PROMPT_FILES.items():
         path = Path(getattr(config, name)).expanduser()
-        target = targets[path.suffix == RECORDS]
         if getattr(config, name) in builtin_sets():
             continue
+        target, content = _published_prompts(path, targets)
         settings[name] = target
-        if path.is_file():
-            own[target] = path
+        if content is not None:
+            own[target] = content
         else:
             missing.append(f"The prompts of the file {target} are not there any more.")
     published = from_mapping(settings)
@@ -83,6 +84,21 @@ def recipe(folder: RunFolder, config: RunConfig, base: Base) -> Recipe:
     if config.start_adapter and not source:
         missing.append(_OTHER)
     return Recipe(settings, published, changed, own, tuple(missing), origin, source)
+
+
+def _published_prompts(path: Path, targets: tuple[str, str]) -> tuple[str, Path | bytes | None]:
+    """Return a prompt file's name in the repository and what it is there; nothing where it is gone.
+
+    Tables are published as plain lines, or as JSON lines where rewards read more than the text.
+    """
+    plain, lines = targets
+    if path.suffix.lower() == LINES:
+        return lines, path if path.is_file() else None
+    if not path.is_file() or path.suffix.lower() == ".txt":
+        return plain, path if path.is_file() else None
+    rows = load_rows(str(path))
+    text = as_text(rows)
+    return lines if any(row.record for row in rows) else plain, text.encode()
 
 
 def cleaned_report(report: Mapping[str, Any], base: Base) -> dict[str, Any]:

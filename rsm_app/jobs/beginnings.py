@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsm_app.jobs.store import Run, RunStore
-from trainers.adapter_file import WEIGHTS, checked_start, find_adapter
+from trainers.adapter_file import WEIGHTS, find_adapter
+from trainers.adapter_start import checked_start
 from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.run_folder import atomic_write

@@ -30,7 +30,8 @@ from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
 from trainers.preflight import prompt_problems
 from trainers.presets import build_config
-from trainers.prompts import builtin_sets, check_prompts
+from trainers.prompt_files import PromptRow, as_text
+from trainers.prompts import builtin_sets, read_prompts
 from trainers.run_folder import read_json
 
 MOST_LISTED = 500
@@ -86,7 +87,7 @@ class Api:
             estimator: A method.
             budget_seconds: The time it may take; None for the usual one of model and method.
             seed: The same seed repeats the run.
-            prompts: A built-in set's name, or own prompts, one a line.
+            prompts: A built-in set's name, or own prompts: one a line, JSON, JSON lines, or tab-separated.
             settings: Any other setting by name.
         """
         values, own = self._values(settings), None
@@ -103,7 +104,8 @@ class Api:
             usual = self.supervisor.limits.within(config.budget_seconds)
             config = dataclasses.replace(config, budget_seconds=usual)
         _refuse_unusable(config, own)
-        return self._told(self.supervisor.submit(config, own, *owners_of(request)).id)
+        text = as_text(own) if own else None
+        return self._told(self.supervisor.submit(config, text, *owners_of(request)).id)
 
     @staticmethod
     def _values(settings: object) -> dict:
@@ -188,16 +190,16 @@ class Api:
         }
 
 
-def _own_prompts(text: object, limits: Limits) -> str:
+def _own_prompts(text: object, limits: Limits) -> list[PromptRow]:
     if not isinstance(text, str) or len(text) > MAX_UPLOAD_BYTES:
         raise InputError("'prompts' must be the name of a built-in set, or text with one prompt a line.")
-    if found := prompt_count_problems(len(text.splitlines()), limits):
+    if found := prompt_count_problems(text.count("\n") + 1, limits):
         raise InputError(*found)
-    return "\n".join(check_prompts(text.splitlines(), "'prompts'")) + "\n"
+    return read_prompts(text, "'prompts'")
 
 
-def _refuse_unusable(config: RunConfig, own: str | None) -> None:
-    told = prompt_problems(config, own.splitlines() if own else None)
+def _refuse_unusable(config: RunConfig, own: list[PromptRow] | None) -> None:
+    told = prompt_problems(config, own)
     if found := [sentence for sentences in told.values() for sentence in sentences]:
         raise InputError(*dict.fromkeys(found))
 

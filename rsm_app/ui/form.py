@@ -21,7 +21,8 @@ from trainers.methods import METHODS, fitting_methods, misfit
 from trainers.models import MODELS
 from trainers.preflight import prompt_problems
 from trainers.presets import build_config, default_config
-from trainers.prompts import builtin_sets, check_prompts, load_prompts
+from trainers.prompt_files import ENDINGS, PARQUET, PromptRow, as_text, read_bytes
+from trainers.prompts import builtin_sets, checked, load_prompts, read_prompts
 from trainers.rewards import REWARDS, RewardSpec, parse_mixture
 from trainers.rewards.weights import size_words
 
@@ -29,6 +30,7 @@ CUSTOM = "custom"
 BUILTIN, PASTE, FILE = "Built-in set", "Paste", "Upload a file"
 PROMPT_SOURCES = (BUILTIN, PASTE, FILE)
 MAX_UPLOAD_BYTES = 1_000_000
+UPLOADS = tuple(ending for ending in ENDINGS if ending != PARQUET)  # a small one may unfold into gigabytes
 _NO_LIMITS = Limits()
 # What the list of estimators shows at once: first choices for each kind of reward, and the field's baseline.
 FIRST_CHOICES = (
@@ -261,13 +263,13 @@ def check(form: Form, limits: Limits = _NO_LIMITS) -> tuple[RunConfig, str | Non
         found["Write the custom time budget in seconds, for example 240."] = field_problems.BUDGET
     else:
         values["budget_seconds"] = form.custom_seconds
-    text, name = None, form.prompt_set
+    own, name = None, form.prompt_set
     try:
         if form.prompt_source == BUILTIN:
             load_prompts(_builtin(form.prompt_set))
             values["prompts"] = name
         else:
-            text = _own_prompts(form)
+            own = _own_prompts(form)
     except InputError as error:
         found |= dict.fromkeys(error.problems, field_problems.PROMPTS)
     config = None
@@ -282,11 +284,11 @@ def check(form: Form, limits: Limits = _NO_LIMITS) -> tuple[RunConfig, str | Non
         placed = {text: field_problems.place_of(text) for text in error.problems}
         found |= {text: place for text, place in placed.items() if text not in found}
     if config is not None and field_problems.PROMPTS not in found.values():
-        for field, sentences in prompt_problems(config, text.splitlines() if text else None).items():
+        for field, sentences in prompt_problems(config, own).items():
             found |= dict.fromkeys(sentences, field_problems.place_of_field(field))
     if found or config is None:
         raise FormError(found)
-    return config, text
+    return config, as_text(own) if own else None
 
 
 def _mixture_problems(form: Form) -> dict[str, str]:
@@ -318,12 +320,11 @@ def prompt_count(form: Form) -> int:
     return 0
 
 
-def _own_prompts(form: Form) -> str:
+def _own_prompts(form: Form) -> list[PromptRow]:
     if form.prompt_source == PASTE:
-        lines = (form.pasted or "").splitlines()
-        return "\n".join(check_prompts(lines, "The pasted text")) + "\n"
+        return read_prompts(form.pasted or "", "The pasted text")
     if not form.upload:
-        raise InputError("Upload a text file with one prompt a line, or choose a built-in set.")
+        raise InputError("Upload a file of prompts, or choose a built-in set.")
     path = Path(form.upload)
     try:
         data = path.read_bytes()
@@ -331,12 +332,9 @@ def _own_prompts(form: Form) -> str:
             raise InputError(
                 f"{path.name} is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; use fewer prompts."
             )
-        lines = data.decode("utf-8-sig").splitlines()
     except OSError:
         raise InputError(f"{path.name} did not arrive; upload it again.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name} is not UTF-8 text; save it as plain text.") from None
-    return "\n".join(check_prompts(lines, path.name)) + "\n"
+    return checked(read_bytes(data, path.name), path.name)
 
 
 def command(settings: Mapping[str, object]) -> str:

@@ -14,6 +14,7 @@ from rsm_app.jobs.permission import size_problems
 from rsm_app.jobs.resources import Resources, on_gpu, resources
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui.result import duration, number, reward_title
+from trainers.cautions import cautions
 from trainers.config import RunConfig
 from trainers.memory_estimate import estimate_memory
 from trainers.models import MODELS
@@ -21,6 +22,7 @@ from trainers.models.access import access_problems
 from trainers.models.configured import configured
 from trainers.models.memory import smallest_preset
 from trainers.preflight import Estimate, estimate, group_size
+from trainers.prompts import read_prompts
 from trainers.rewards import reward_obstacles
 
 MEMORY_MARGIN = 1.1
@@ -36,14 +38,22 @@ WAITING = '<p class="rsm-facts" role="status" aria-busy="true">{}</p>'
 DRAWING = WAITING.format("Loading the base model and drawing a few pictures. This takes some seconds.")
 
 
-def preflight_html(supervisor: Supervisor, config: RunConfig) -> str:
-    """Return what a run with these settings will take on this machine, and what speaks against it."""
+def preflight_html(supervisor: Supervisor, config: RunConfig, own: str | None = None) -> str:
+    """Return what a run with these settings will take on this machine, and what speaks against it.
+
+    Args:
+        supervisor: The runs.
+        config: The settings.
+        own: Text of the training prompts when they are not a built-in set.
+    """
     machine = resources(config.device)
     known = speed(supervisor, config, machine.device)
     expected = estimate(config, known) if known else None
     free = cleaning.free_mb(supervisor.store)
     ahead = len(supervisor.index.rows(LIVE)) + len(supervisor.index.queue())
     notes = _doubts(config, expected, machine, supervisor)
+    rows = read_prompts(own, "The prompts") if own else None
+    notes += [text for kind, text in cautions(config, rows, ask=False).items() if kind != "budget"]
     if ahead:
         notes.append(f"{_runs(ahead)} at work or waiting before it, so it may start later or go slower.")
     items = "".join(f"<li>{escape(text)}</li>" for text in notes)

@@ -162,7 +162,11 @@ def _build_prompts(config: RunConfig) -> tuple:
         placeholder="a red circle left of a blue square\nthree green triangles",
     )  # fmt: skip
     upload = gr.File(
-        label="Text file, one prompt a line", file_types=["text"], elem_id="upload", visible=False, height=120
+        label="Text with one prompt a line, CSV, TSV, JSON or JSON lines",
+        file_types=["text", *form.UPLOADS],
+        elem_id="upload",
+        visible=False,
+        height=120,
     )
     upload.preprocess = _path_of  # Gradio's own leaves an empty file behind at every look at the form
     return source, prompt_set, pasted, upload

@@ -225,8 +225,8 @@ class _Page:
         """Say what a run with the form's settings will take, and at each field what is wrong with it."""
         wrong = None
         try:
-            config, _ = self._checked(values)
-            html = preflight.preflight_html(self.supervisor, config)
+            config, own = self._checked(values)
+            html = preflight.preflight_html(self.supervisor, config, own)
         except InputError as error:
             wrong, html = error, preflight.unready_html(list(error.problems))
         return {self.inputs.preflight: html, **field_problems.tell(self.inputs.told, wrong)}

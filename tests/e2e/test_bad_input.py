@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from tests.e2e.shell import trainers
+from trainers.cli import main
 from trainers.models import MODELS
 
 DRY = ("train", "--dry-run")
@@ -59,7 +61,8 @@ def test_all_problems_are_reported_together():
     [
         (b"", "holds no prompts"),
         (b"# only a remark\n\n", "holds no prompts"),
-        (b"\xff\xfe\x00bad", "not UTF-8"),
+        (b"a caf\xe9 by the sea", "not UTF-8"),
+        (b"\xff\xfea\x00\x00\x00b\x00", "no text"),
         (b"a red circle\n" + b"word " * 400, "characters"),
     ],
 )
@@ -82,11 +85,34 @@ def test_prompts_that_the_model_or_reward_cannot_read_are_refused(tmp_path):
     assert result.returncode == 2 and "tokens" in result.stderr
 
 
-def test_out_must_be_free(tmp_path):
+def test_out_must_be_free(tmp_path, capsys):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     result = trainers("train", "--out", str(tmp_path / "file"))
     assert result.returncode == 2 and "is a file" in result.stderr
     assert trainers("train").returncode == 2
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}", encoding="utf-8")
+    places = {"file": "is a file", "file/below/it": f"lies below the file {tmp_path / 'file'}"}
+    for place, told in (places | {"run": "already holds a run"}).items():
+        assert main([*DRY, "--out", str(tmp_path / place)]) == 2
+        assert told in capsys.readouterr().err
+    assert main([*DRY, "--out", str(tmp_path / "new" / "run")]) == 0 and not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_a_run_to_resume(tmp_path, capsys):
+    """Where the system refuses, whoever asks: there is no run yet, so there is nothing to resume."""
+    assert main(["train", "--out", "/proc/no-such/run"]) in (1, 2)
+    told = capsys.readouterr().err
+    assert "choose another" in told and "resume" not in told and "Free some space" not in told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_closed_folder_is_told_before_anything_loads(tmp_path, capsys):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    for words in (DRY, ("train",)):
+        assert main([*words, "--out", str(closed / "run")]) == 2
+        assert f"may not write in {closed}" in capsys.readouterr().err
 
 
 def test_resume_and_evaluate_need_a_run(tmp_path):

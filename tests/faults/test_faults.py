@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_keeps_what_was_wr
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     result = trainers("train", "--out", str(tmp_path / "file" / "run"))
-    assert result.returncode == 1 and "Could not write" in result.stderr
+    assert result.returncode == 2 and f"lies below the file {tmp_path / 'file'}" in result.stderr
     assert "Traceback" not in result.stderr
 
 

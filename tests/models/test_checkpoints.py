@@ -4,6 +4,8 @@ import http.server
 import json
 import shutil
 import threading
+import zlib
+from urllib.parse import unquote
 
 import pytest
 
@@ -180,11 +182,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
         body = b""
         if status == 200 and self.path.endswith("/model_index.json"):
             body = index if isinstance(index, bytes) else json.dumps(index).encode()
+        elif status == 200 and (small := next(filter(unquote(self.path).endswith, CONFIGS), None)):
+            body = json.dumps(CONFIGS[small]).encode()
         elif status == 200 and "auth-check" not in self.path:
             siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
             body = json.dumps({"id": "owner/model", "siblings": siblings}).encode()
         self.send_response(status)
-        for name, value in (("X-Error-Code", code), ("X-Repo-Commit", "0" * 40), ("ETag", '"1"')):
+        etag = f'"{zlib.crc32(self.path.encode())}"'  # else all files would be one to the client's cache
+        for name, value in (("X-Error-Code", code), ("X-Repo-Commit", "0" * 40), ("ETag", etag)):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -197,9 +202,34 @@ class Hub(http.server.BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-INDEX = {"_class_name": "SanaPipeline", "transformer": ["diffusers", "SanaTransformer2DModel"]}
+INDEX = {
+    "_class_name": "SanaPipeline",
+    "transformer": ["diffusers", "SanaTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderDC"],
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+    "text_encoder": ["transformers", "Gemma2Model"],
+    "tokenizer": ["transformers", "GemmaTokenizerFast"],
+}
 HALF = "diffusion_pytorch_model.fp16.safetensors"
-SAFE = {"model_index.json": 9, "transformer/diffusion_pytorch_model.safetensors": 1000}
+CONFIGS = {
+    "scheduler/scheduler_config.json": {"use_flow_sigmas": True},
+    "transformer/config.json": {"in_channels": 65},
+    "vae/config.json": {"latent_channels": 32},
+}
+SMALL = ("scheduler/scheduler_config.json", "tokenizer/tokenizer.json")
+REST = {
+    "model_index.json": 9,
+    **dict.fromkeys(SMALL, 9),
+    "vae/diffusion_pytorch_model.safetensors": 9,
+    "text_encoder/model.safetensors": 9,
+}
+SAFE = REST | {"transformer/diffusion_pytorch_model.safetensors": 1000}
+
+
+def without(files, part):
+    return {name: size for name, size in files.items() if not name.startswith(f"{part}/")}
+
+
 ANSWERS = {
     "all is well": ((200, "", SAFE, INDEX), "owner/model", 0, '"model": "owner/model"'),
     "gated": ((403, "GatedRepo", {}, {}), "owner/model", 2, "is gated: accept its licence at http://127"),
@@ -216,34 +246,46 @@ ANSWERS = {
         "was not found on the Hub, or it is private",
     ),
     "pickles only": (
-        (200, "", {"model_index.json": 9, "transformer/model.bin": 9}, INDEX),
+        (200, "", REST | {"transformer/model.bin": 9}, INDEX),
         "sana",
         2,
         "are pickled, and loading",
     ),
     "another part has pickles only": (
-        (200, "", SAFE | {"vae/model.bin": 9}, INDEX | {"vae": ["diffusers", "AutoencoderDC"]}),
+        (200, "", without(SAFE, "vae") | {"vae/model.bin": 9}, INDEX),
         "sana",
         2,
         "are pickled, and loading",
     ),
     "another part is missing": (
-        (200, "", SAFE, INDEX | {"vae": ["diffusers", "AutoencoderDC"]}),
+        (200, "", without(SAFE, "vae"), INDEX),
         "sana",
         2,
         "is incomplete on the Hub: its vae has no weights",
     ),
     "half precision only": (
-        (200, "", {"model_index.json": 9, f"transformer/{HALF}": 1000}, INDEX),
+        (200, "", REST | {f"transformer/{HALF}": 1000}, INDEX),
         "sana",
         0,
         '"model": "sana"',
     ),
     "an unknown variant only": (
-        (200, "", {"model_index.json": 9, "transformer/model.ema.safetensors": 1000}, INDEX),
+        (200, "", REST | {"transformer/diffusion_pytorch_model.ema.safetensors": 1000}, INDEX),
         "sana",
         2,
         "has no plain weights, nor all of its parts as bf16 or all as fp16",
+    ),
+    "an inpainting network": (
+        (200, "", SAFE | {"transformer/config.json": 9, "vae/config.json": 9}, INDEX),
+        "sana",
+        2,
+        "takes 65 channels and its autoencoder has 32: it is an inpainting model",
+    ),
+    "no vocabulary": (
+        (200, "", without(SAFE, "tokenizer"), INDEX),
+        "sana",
+        2,
+        "/tokenizer has no vocabulary",
     ),
     "no index": ((200, "", {"README.md": 9}, INDEX), "sana", 2, "has no model_index.json"),
     "larger than the disk": (

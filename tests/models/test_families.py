@@ -16,7 +16,9 @@ from trainers.machine import quiet_libraries
 from trainers.methods import METHODS
 from trainers.models import MODELS
 from trainers.models.base import load_model
+from trainers.models.families import FAMILIES
 from trainers.models.memory import EVERYTHING, Footprint
+from trainers.models.readable import cut_off, tokens_of
 from trainers.models.spec import load_arguments
 from trainers.models.tiny_sizes import TINY
 from trainers.policy import Policy
@@ -101,6 +103,28 @@ def test_samples_are_the_pipeline_s_own_with_and_without_encoders_at_hand(checkp
     again = frugal.encode([PROMPTS[1], PROMPTS[0]]).select(torch.tensor([1, 0]))
     width = model.encode(PROMPTS).embeds.shape[1]
     assert torch.allclose(again.embeds[:, :width], model.encode(PROMPTS).embeds, atol=1e-5)
+
+
+def test_what_is_too_long_is_known_from_the_tokenizer_s_files_and_true(checkpoint, model):
+    """A prompt that fills the limit is read to its last letter, and what is beyond the limit is not read."""
+    _, _, spec = checkpoint
+    full = "a"
+    for more in (" a", "a"):  # words, then letters, of which some tokenizers make one token each
+        while (tokens := tokens_of(spec, [full + more])).lengths[0] <= tokens.limit:
+            full += more
+            if more == "a" and tokens_of(spec, [full]).lengths == tokens_of(spec, [full + more]).lengths:
+                break
+    texts = [full, f"{full[:-1]}b", f"{full} a b c d", "A red CIRCLE"]
+    tokens = tokens_of(spec, texts)
+    assert (
+        cut_off(spec.name, texts, tokens) == model.prompt_problems(texts) and tokens.lengths[2] > tokens.limit
+    )
+    # Of Stable Diffusion 3 the last rows are those of the encoder that reads furthest.
+    whole, other, longer = model.encode(texts[:3]).embeds[:, -tokens.limit :]
+    assert (whole - other).abs().max() > 1e-3
+    if FAMILIES[spec.pipeline_class].reads[0].around != "chat":  # there the end of the template is lost
+        assert torch.allclose(whole, longer, atol=1e-6)
+    assert model.network_name == FAMILIES[spec.pipeline_class].network
 
 
 def trainer(checkpoint, model, order, footprint=EVERYTHING, dtype=torch.float32):

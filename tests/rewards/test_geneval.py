@@ -200,9 +200,9 @@ def test_json_lines_carry_metadata_to_the_reward(tmp_path):
     assert isinstance(reward, GenEval) and reward.records["dogs, please"] == record
     assert unscorable("geneval", ["dogs, please"], config) == []
     assert "dogs, please" in unscorable("geneval", ["dogs, please"], RunConfig())[0]
-    for line in ("nonsense", "[1]", '{"text": "x"}', '{"prompt": 3}'):
+    for line in ("nonsense", "[1]", '{"tag": "x"}\n{}', '{"prompt": 3}\n{"prompt": "x"}'):
         own.write_text(f"{line}\n")
-        with pytest.raises(InputError, match="Line 1 of .* is not a JSON object"):
+        with pytest.raises(InputError, match="(Line|Entry) 1 of .* is not a JSON object"):
             load_prompts(str(own))
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,8 @@ from trainers.errors import InputError
 from trainers.models.folders import (
     INDEX,
     PICKLES,
+    absent_parts,
+    config_of,
     folder_problems,
     folder_variant,
     parse_index,
@@ -24,10 +27,13 @@ from trainers.models.folders import (
     pickle_sentence,
     place_of,
     read_index,
+    sidecar,
     weightless,
 )
+from trainers.models.part_configs import part_problems
+from trainers.models.small_files import small_file_problem
 from trainers.models.spec import ModelSpec
-from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence
+from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence, weight_names
 
 HUB_SECONDS = 10.0
 _GATED = (
@@ -59,10 +65,11 @@ def access_problems(spec: ModelSpec, ask: bool = True) -> list[str]:
     if spec.embedded:
         return []
     folder = place_of(spec.location)
+    sized = "height" in spec.call
     if folder is not None:
-        return folder_problems(folder, spec.name)
+        return folder_problems(folder, spec.name, sized)
     cached = cached_folder(spec.location)
-    if cached is not None and not folder_problems(cached, spec.name):
+    if cached is not None and not folder_problems(cached, spec.name, sized):
         return []
     return _hub_problems(spec) if ask else []
 
@@ -111,9 +118,13 @@ def _hub_problems(spec: ModelSpec) -> list[str]:
         return list(error.problems)
     parts = _files_of(names, index)
     found += [told for part in parts if (told := _part_problem(spec, part, parts[part]))]
-    variant = variant_of(parts)
+    found += [told for told in _small_file_problems(spec, names, index) if told]
+    variant = variant_of({part: weight_names(names) for part, names in parts.items()})
     if not found and variant is None:
         found.append(variant_sentence(spec.name, spec.location))
+    if not found:
+        sized = "height" in spec.call
+        found += part_problems(index, _HubConfigs(spec.location, names), spec.name, sized)
     return found or _room_problems(spec, parts, variant, {f.rfilename: f.size or 0 for f in files})
 
 
@@ -122,9 +133,15 @@ def _files_of(names: list[str], index: Mapping[str, Any]) -> dict[str, list[str]
     parts: dict[str, list[str]] = {part: [] for part, kind in parts_of(index) if not weightless(kind)}
     for name in names:
         folder, _, file = name.rpartition("/")
-        if folder in parts and file:
+        if folder in parts and file and not sidecar(file):
             parts[folder].append(name)
     return parts
+
+
+def _small_file_problems(spec: ModelSpec, names: list[str], index: Mapping[str, Any]) -> Iterator[str]:
+    for part, kind in parts_of(index):
+        within = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
+        yield small_file_problem(kind, within, f"{spec.location}/{part}", spec.name)
 
 
 def _part_problem(spec: ModelSpec, part: str, names: list[str]) -> str | None:
@@ -146,8 +163,21 @@ def _room_problems(
     return [_DISK.format(name=spec.name, size=size, free=free, place=place)] if size > free else []
 
 
-def weights_variant(location: str) -> str | None:
-    """Return the variant of weights to load a checkpoint with; None for the plain ones.
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint has of what it may have.
+
+    Attributes:
+        variant: The variant of weights to load it with; None for the plain ones.
+        absent: Optional parts that its index names and that are not there.
+    """
+
+    variant: str | None = None
+    absent: tuple[str, ...] = ()
+
+
+def stored(location: str) -> Stored:
+    """Return what is there of a checkpoint.
 
     Args:
         location: A folder, or a Hub id, whose names are asked for where the cache does not hold all of it.
@@ -155,15 +185,37 @@ def weights_variant(location: str) -> str | None:
     folder = place_of(location) or cached_folder(location)
     if folder is not None and not folder_problems(folder, location):
         index, _ = read_index(folder, location)
-        return folder_variant(folder, index) or None
+        absent = absent_parts(index, lambda part: (folder / part).is_dir())
+        return Stored(folder_variant(folder, index) or None, tuple(absent))
     from huggingface_hub import HfApi
 
     try:
-        names = HfApi().model_info(location, timeout=HUB_SECONDS).siblings or []
+        files = HfApi().model_info(location, timeout=HUB_SECONDS).siblings or []
         index, _ = parse_index(fetch_index(location), location, INDEX)
     except Exception:  # loading will meet it too, and says what to do
-        return None
-    return variant_of(_files_of([file.rfilename for file in names], index)) or None
+        return Stored()
+    names = [file.rfilename for file in files]
+    parts = {part: weight_names(found) for part, found in _files_of(names, index).items()}
+    absent = absent_parts(index, lambda part: any(name.startswith(f"{part}/") for name in names))
+    return Stored(variant_of(parts) or None, tuple(absent))
+
+
+class _HubConfigs:
+    """What the small files of a checkpoint on the Hub say; nothing from the first that cannot be had on."""
+
+    def __init__(self, location: str, names: Collection[str]):
+        self._location, self._names, self._silent = location, names, False
+
+    def __call__(self, file: str) -> dict[str, Any]:
+        from huggingface_hub import hf_hub_download
+
+        if file not in self._names or self._silent:
+            return {}
+        try:
+            return config_of(Path(hf_hub_download(self._location, file, etag_timeout=HUB_SECONDS)))
+        except Exception:  # loading will meet it too, and says what to do
+            self._silent = True
+            return {}
 
 
 def _free_bytes(place: Path) -> int:

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from trainers.core.schedule import Schedule
+from trainers.errors import InputError
 from trainers.models import ModelSpec
 from trainers.models.conditions import Conditions
 from trainers.models.encoding import PromptStore, encoder_names
+from trainers.models.families import FAMILIES, Reads
 from trainers.models.loading import open_pipeline, open_tiny_decoder
 from trainers.models.memory import EVERYTHING, Footprint, footprint_on
-from trainers.models.readable import cut_off
+from trainers.models.readable import count_tokens, cut_off, reads_of
 
 
 class PipelineModel(ABC):
@@ -68,9 +70,21 @@ class PipelineModel(ABC):
         pipe, call = open_pipeline(spec, cls.pipeline_class, device, footprint)
         model = cls(spec, pipe, call)
         model.use_footprint(footprint)
+        model._check_schedule()
         if spec.decoder == "tiny":
             model._decoder = open_tiny_decoder(spec, device, pipe.vae.dtype)
         return model
+
+    def _check_schedule(self) -> None:
+        """Refuse a scheduler whose noise levels cannot be trained at, before anything is drawn."""
+        try:
+            self.schedule(int(self.call.get("num_inference_steps", 10)))
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            name = type(self.pipe.scheduler).__name__
+            raise InputError(
+                f"The base model '{self.spec.name}' cannot be trained with its scheduler {name}: {error} "
+                "Choose another scheduler for it."
+            ) from error
 
     def use_footprint(self, footprint: Footprint) -> None:
         """Keep to a memory preset: where encoders are, pictures one by one; ``Policy`` sees to the rest."""
@@ -118,15 +132,21 @@ class PipelineModel(ABC):
         """Channels C of the latents."""
         return self.network.config.in_channels
 
-    def default_side(self) -> int:
-        """Return the side in pixels that a call without a size draws."""
-        return self.network.config.sample_size * self.pipe.vae_scale_factor
+    def default_size(self) -> tuple[int, int]:
+        """Return height and width in pixels of what a call without a size draws."""
+        size, factor = self.network.config.sample_size, self.pipe.vae_scale_factor
+        if size is None:
+            raise InputError(f"'{self.spec.name}' does not say how large its pictures are: set 'resolution'.")
+        height, width = (size, size) if isinstance(size, int) else size
+        return height * factor, width * factor
 
     @property
     def picture_size(self) -> tuple[int, int]:
         """Height and width of a picture, in pixels."""
-        side = self.default_side()
-        return self.call.get("height", side), self.call.get("width", side)
+        if "height" in self.call and "width" in self.call:
+            return self.call["height"], self.call["width"]
+        height, width = self.default_size()
+        return self.call.get("height", height), self.call.get("width", width)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -139,15 +159,19 @@ class PipelineModel(ABC):
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """Return a sentence for each prompt that the tokenizer would cut off."""
-        if not encoder_names(self.pipe):
+        reads = self._reads()
+        if reads is None:
             return []
-        tokenizer, limit = self._reader()
-        lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False)["input_ids"]]
-        return cut_off(self.spec.name, prompts, lengths, limit)
+        found = count_tokens(getattr(self.pipe, reads.tokenizer), reads, self.call, prompts)
+        return cut_off(self.spec.name, prompts, found)
 
-    def _reader(self) -> tuple[Any, int]:
-        """Return the tokenizer that reads furthest, and how many tokens it reads."""
-        return self.pipe.tokenizer, self.pipe.tokenizer.model_max_length
+    def _reads(self) -> Reads | None:
+        return reads_of(self.pipeline_class, lambda part: getattr(self.pipe, part, None) is not None)
+
+    @property
+    def tokens_read(self) -> int:
+        """The call's own number of tokens of a prompt, where the pipeline has such an argument."""
+        return int(self.call.get("max_sequence_length", FAMILIES[self.pipeline_class].reads[0].tokens))
 
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Encode prompts; row i of the result belongs to prompt i.

@@ -23,6 +23,25 @@ def _frozen(**values: Any) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
+class Reads:
+    """How a pipeline reads a prompt: with which of its tokenizers, and how much of it.
+
+    Attributes:
+        tokenizer: The pipeline's name of it.
+        encoder: The part that is given its tokens; without it nothing is read with it.
+        tokens: Most tokens of a prompt unless the call says otherwise; 0 for the tokenizer's own number.
+        lowered: Whether the pipeline writes prompts in lower case first.
+        around: What the pipeline puts around a prompt: nothing, ``chat`` or ``instruction``.
+    """
+
+    tokenizer: str = "tokenizer"
+    encoder: str = "text_encoder"
+    tokens: int = 0
+    lowered: bool = False
+    around: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """One pipeline class of diffusers.
 
@@ -31,12 +50,17 @@ class Family:
         title: What people call it.
         target: The adapter, "module:attribute".
         kind: ``flow`` or ``diffusion``: what the network predicts, once converted.
+        network: The pipeline's name of the denoiser.
+        network_class: Its diffusers class.
+        encoders: The text encoders that a call needs; each has a tokenizer of the same number.
         guidance: ``classifier-free``, or ``distilled`` where the scale is an input of the network.
         lora_targets: Names of the modules that get a LoRA.
         sizes: Smallest and largest side of a picture, in pixels.
         size_step: Sides are multiples of it: the autoencoder's factor times the patch.
         measured: The architecture of ``memory.COSTS`` whose memory a checkpoint is taken to need.
         tiny_vae: Hub id of the tiny autoencoder of the same latents; empty when there is none.
+        hands_levels: Whether the pipeline hands its scheduler the noise levels.
+        reads: How prompts are read, furthest first; the first way whose parts are there counts.
         peft: Whether diffusers has no LoRA loader for it, so that its LoRA is also written for PEFT.
         call: Arguments of a normal call.
         defaults: Settings of ``RunConfig`` that the family changes.
@@ -47,12 +71,17 @@ class Family:
     title: str
     target: str
     kind: str
+    network_class: str
+    network: str = "transformer"
+    encoders: tuple[str, ...] = ("text_encoder",)
     guidance: str = "classifier-free"
     measured: str = ""
     lora_targets: tuple[str, ...] = ATTENTION_4
     sizes: tuple[int, int] = (256, 1024)
     size_step: int = 16
     tiny_vae: str = ""
+    hands_levels: bool = False
+    reads: tuple[Reads, ...] = (Reads(),)
     peft: bool = False
     call: Mapping[str, Any] = field(default_factory=_frozen)
     defaults: Mapping[str, Any] = field(default_factory=_frozen)
@@ -61,6 +90,7 @@ class Family:
 
 _LARGE = {
     "budget_seconds": 3600.0,
+    "long_prompts": "cut",  # as the pipelines do for any caller; an embedded model would read next to nothing
     "learning_rate": 3e-4,
     "micro_batch": 16,
     "eval_prompts": 32,
@@ -147,6 +177,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Stable Diffusion 1 and 2",
                 target="trainers.models.sd1:StableDiffusion1Model",
                 kind="diffusion",
+                network_class="UNet2DConditionModel",
+                network="unet",
                 measured="sd15",
                 sizes=(256, 1024),
                 size_step=8,
@@ -160,6 +192,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Stable Diffusion XL",
                 target="trainers.models.sdxl:StableDiffusionXLModel",
                 kind="diffusion",
+                network_class="UNet2DConditionModel",
+                network="unet",
+                encoders=("text_encoder", "text_encoder_2"),
                 measured="sdxl",
                 sizes=(512, 1536),
                 size_step=8,
@@ -173,10 +208,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Stable Diffusion 3 and 3.5",
                 target="trainers.models.sd3:StableDiffusion3Model",
                 kind="flow",
+                network_class="SD3Transformer2DModel",
+                encoders=("text_encoder", "text_encoder_2"),
                 measured="sd35-medium",
                 lora_targets=ATTENTION_8,
                 sizes=(384, 1440),  # below 384 pictures of 3.5 fall apart
                 tiny_vae="madebyollin/taesd3",
+                reads=(Reads("tokenizer_3", "text_encoder_3", 256), Reads()),
                 call=_frozen(num_inference_steps=28, guidance_scale=4.5),
                 defaults=_FLOW,
                 pairs=_SD3_PAIRS,
@@ -186,11 +224,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="FLUX.1",
                 target="trainers.models.flux:FluxModel",
                 kind="flow",
+                network_class="FluxTransformer2DModel",
+                encoders=("text_encoder", "text_encoder_2"),
                 measured="flux-dev",
                 guidance="distilled",
                 lora_targets=ATTENTION_8,
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taef1",
+                hands_levels=True,
+                reads=(Reads("tokenizer_2", "text_encoder_2", 512),),
                 call=_frozen(num_inference_steps=28, guidance_scale=3.5, max_sequence_length=256),
                 defaults=_FLOW,
                 pairs=_FLOW_PAIRS,
@@ -200,9 +242,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Sana",
                 target="trainers.models.sana:SanaModel",
                 kind="flow",
+                network_class="SanaTransformer2DModel",
                 measured="sana",
                 sizes=(512, 4096),
                 size_step=32,
+                reads=(Reads(tokens=300, lowered=True, around="instruction"),),
                 call=_frozen(num_inference_steps=20, guidance_scale=4.5, use_resolution_binning=False),
                 defaults=_FLOW,
                 pairs=_FLOW_PAIRS,
@@ -212,7 +256,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="PixArt-Σ",
                 target="trainers.models.pixart:PixArtSigmaModel",
                 kind="diffusion",
+                network_class="PixArtTransformer2DModel",
                 measured="pixart-sigma",
+                reads=(Reads(tokens=300, lowered=True),),
                 peft=True,
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taesdxl",
@@ -230,7 +276,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 title="Z-Image",
                 target="trainers.models.z_image:ZImageModel",
                 kind="flow",
+                network_class="ZImageTransformer2DModel",
                 measured="z-image",
+                hands_levels=True,
+                reads=(Reads(tokens=512, around="chat"),),
                 sizes=(256, 2048),
                 tiny_vae="madebyollin/taef1",
                 call=_frozen(num_inference_steps=30, guidance_scale=4.0),

@@ -18,8 +18,6 @@ from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels, row_times
 
-_TOKENS = 512  # what the pipeline reads of a prompt unless its call says otherwise
-
 
 class FluxModel(PipelineModel):
     """Adapter of ``FluxPipeline``; output v = ε − x0, time t = σ of the Euler scheduler."""
@@ -27,21 +25,19 @@ class FluxModel(PipelineModel):
     pipeline_class = "FluxPipeline"
     network_name = "transformer"
 
-    def _reader(self) -> tuple[Any, int]:
-        return self.pipe.tokenizer_2, int(self.call.get("max_sequence_length", _TOKENS))
-
     @property
     def latent_channels(self) -> int:
         """Channels of unpacked latents; the network sees 2×2 of them as one token."""
         return self.network.config.in_channels // 4
 
-    def default_side(self) -> int:
-        """Return the side in pixels that a call without a size draws."""
-        return self.pipe.default_sample_size * self.pipe.vae_scale_factor
+    def default_size(self) -> tuple[int, int]:
+        """Return height and width in pixels of what a call without a size draws."""
+        side = self.pipe.default_sample_size * self.pipe.vae_scale_factor
+        return side, side
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:
-        tokens = int(self.call.get("max_sequence_length", _TOKENS))
+        tokens = self.tokens_read
         parts = [
             self.pipe.encode_prompt(texts, texts, device=self.device, max_sequence_length=tokens)
             for texts in (list(prompts), [""])

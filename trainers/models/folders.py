@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from trainers.models.families import FAMILIES, supported
-from trainers.models.variants import variant_of, variant_sentence
+from trainers.models.part_configs import index_problems, needed_parts, part_problems
+from trainers.models.single_file import WEIGHT_FILES, file_sentence, folder_sentence
+from trainers.models.small_files import small_file_problem
+from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence, weight_names
 from trainers.paths import path_of
 
 INDEX = "model_index.json"
-_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_HUB_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Parts that a text-to-image call does without; they are not loaded or may be absent.
 _OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
+_POINTER = b"version https://git-lfs"
 _UNREADABLE = "The file {} cannot be read; fetch the model anew."
 _WEIGHTLESS = re.compile(r"Scheduler$|Tokenizer(Fast)?$|Processor$|FeatureExtractor$")
 
@@ -28,20 +33,21 @@ def pickle_allowed() -> bool:
 
 
 def looks_like_checkpoint(name: object) -> bool:
-    """Whether a name is meant as a folder or a Hub id rather than as an entry of the table."""
-    return isinstance(name, str) and ("/" in name or name in (".", "..") or name.startswith("~"))
+    """Whether a name is meant as a folder, a file or a Hub id rather than as an entry of the table."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    is_file = Path(name).suffix.lower() in WEIGHT_FILES
+    return "/" in name or name in (".", "..") or name.startswith("~") or is_file or os.path.isdir(name)
 
 
 def place_of(location: str) -> Path | None:
-    """Return the folder that a location names; None for a Hub id.
+    """Return the path that a location names, a folder if all is well; None for a Hub id.
 
     Raises:
         InputError: It can be neither.
     """
     path = path_of(location)
-    if path.is_dir() or not _HUB_ID.fullmatch(location):
-        return path
-    return None
+    return path if path.exists() or not _HUB_ID.fullmatch(location) else None
 
 
 def read_index(folder: Path, name: str) -> tuple[dict[str, Any], list[str]]:
@@ -52,15 +58,19 @@ def read_index(folder: Path, name: str) -> tuple[dict[str, Any], list[str]]:
         name: What the model is called in sentences.
     """
     path = folder / INDEX
+    if "://" in name:
+        return {}, [
+            f"'{name}' is an address. Name a Hub id, such as owner/name, or a folder of this machine."
+        ]
+    if folder.is_file():
+        return {}, [file_sentence(folder)]
     if not folder.is_dir():
-        return {}, [f"There is no folder {folder} for the model '{name}'. Check the path."]
+        kind = "file" if folder.suffix.lower() in WEIGHT_FILES else "folder"
+        return {}, [f"There is no {kind} {folder} for the model '{name}'. Check the path."]
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return {}, [
-            f"The model folder {folder} has no {INDEX}, so it is no diffusers pipeline. Name the folder that "
-            "holds the pipeline, or convert the checkpoint to diffusers first."
-        ]
+        return {}, [folder_sentence(folder, INDEX)]
     except OSError:
         return {}, [_UNREADABLE.format(path)]
     return parse_index(text, name, str(path))
@@ -80,7 +90,7 @@ def parse_index(text: str, name: str, place: str) -> tuple[dict[str, Any], list[
         index = None
     if not isinstance(index, dict):
         return {}, [_UNREADABLE.format(place)]
-    return index, _class_problems(index, name)
+    return index, _class_problems(index, name) or index_problems(index, name)
 
 
 def _class_problems(index: dict[str, Any], name: str) -> list[str]:
@@ -92,35 +102,79 @@ def _class_problems(index: dict[str, Any], name: str) -> list[str]:
     return [f"The model '{name}' is a {told}, which cannot be trained. Supported: {supported()}."]
 
 
-def folder_problems(folder: Path, name: str) -> list[str]:
-    """Return a sentence for each part of a folder that is missing, half fetched or refused."""
+def folder_problems(folder: Path, name: str, sized: bool = True) -> list[str]:
+    """Return a sentence for each part of a folder that is missing, half fetched, refused or unfit.
+
+    Args:
+        folder: The checkpoint.
+        name: What the model is called in sentences.
+        sized: Whether the size of its pictures is known apart from its files.
+    """
     index, found = read_index(folder, name)
     if found:
         return found
+    listed = {part: _names(folder / part) for part, _ in parts_of(index)}
     for part, kind in parts_of(index):
-        found += _part_problems(folder / part, kind, name)
-    if not found and folder_variant(folder, index) is None:
+        found += _part_problems(folder / part, kind, listed[part], name)
+    variant = variant_of({part: weight_names(names) for part, names in listed.items()})
+    if not found and variant is None:
         found.append(variant_sentence(name, str(folder)))
-    return found
+    if not found:
+        for part, names in listed.items():
+            found += _weight_problems(
+                folder / part, loaded(weight_names(names), variant or ""), variant, name
+            )
+    return found or part_problems(index, lambda file: config_of(folder / file), name, sized)
 
 
 def folder_variant(folder: Path, index: dict[str, Any]) -> str | None:
     """Return the variant of weights to load a complete folder with, see ``variants.variant_of``."""
-    return variant_of(
-        {
-            part: [path.name for path in (folder / part).iterdir()]
-            for part, _ in parts_of(index)
-            if (folder / part).is_dir()
-        }
-    )
+    return variant_of({part: weight_names(_names(folder / part)) for part, _ in parts_of(index)})
+
+
+def absent_parts(index: dict[str, Any], present: Callable[[str], bool]) -> list[str]:
+    """Return the optional parts that a pipeline's index names but that are not there: it is pruned.
+
+    Args:
+        index: What ``model_index.json`` says.
+        present: Whether there are files of a part.
+    """
+    return [part for part in sorted(_OPTIONAL) if named(index.get(part)) and not present(part)]
+
+
+def sidecar(name: str) -> bool:
+    """Whether a file is one that a system leaves beside others, such as macOS's ``._NAME``."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of a part's files; none where it is not there."""
+    try:
+        return [path.name for path in folder.iterdir() if not sidecar(path.name) and path.is_file()]
+    except OSError:
+        return []
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Return what a small JSON file says; empty where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def named(value: object) -> bool:
+    """Whether an entry of a pipeline's index names a class."""
+    return isinstance(value, list) and len(value) == 2 and bool(value[1])
 
 
 def parts_of(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each part that must be there, with its class."""
+    """Yield each part that must be there, with its class; diffusers ignores what its class does not know."""
+    family = FAMILIES.get(str(index.get("_class_name")))
+    known = (*needed_parts(family), "text_encoder_3", "tokenizer_3") if family else ()
     for part, value in index.items():
-        if part.startswith("_") or part in _OPTIONAL:
-            continue
-        if isinstance(value, list) and len(value) == 2 and value[1]:
+        if named(value) and (part in known or not family) and part not in _OPTIONAL:
             yield part, str(value[1])
 
 
@@ -129,26 +183,45 @@ def weightless(kind: str) -> bool:
     return bool(_WEIGHTLESS.search(kind))
 
 
-def _part_problems(folder: Path, kind: str, name: str) -> list[str]:
+def _part_problems(folder: Path, kind: str, names: list[str], name: str) -> list[str]:
+    """Return what a part's folder lacks, weights apart."""
+    missing = "The model '{}' is incomplete: {} is missing. Fetch the rest of it."
     if not folder.is_dir():
-        return [f"The model '{name}' is incomplete: {folder} is missing. Fetch the rest of it."]
+        return [missing.format(name, folder)]
     if weightless(kind):
+        return [*filter(None, [small_file_problem(kind, names, str(folder), name)])]
+    if "config.json" not in names:
+        return [missing.format(name, folder / "config.json")]
+    if not config_of(folder / "config.json"):
+        return [_UNREADABLE.format(folder / "config.json")]
+    if weight_names(names):
         return []
-    if not (folder / "config.json").is_file():
+    if any(file.endswith(SAFE) for file in names):
         return [
-            f"The model '{name}' is incomplete: {folder / 'config.json'} is missing. Fetch the rest of it."
+            f"The model '{name}' has no weights under the names that diffusers reads in {folder}: call them "
+            "diffusion_pytorch_model.safetensors, or model.safetensors in a text encoder."
         ]
-    files = [path for path in folder.iterdir() if path.is_file()]
-    safe = [path for path in files if path.suffix == ".safetensors"]
-    if safe:
-        return _missing_shards(folder, safe, name) + [
-            f"The model '{name}' is incomplete: {path} is cut off. Fetch it anew."
-            for path in safe
-            if not whole(path)
-        ]
-    if any(path.suffix in PICKLES for path in files):
+    if any(file.endswith(PICKLES) for file in names):
         return [] if pickle_allowed() else [pickle_sentence(name, str(folder))]
     return [f"The model '{name}' is incomplete: {folder} has no weights. Fetch the rest of it."]
+
+
+def _weight_problems(folder: Path, names: list[str], variant: str | None, name: str) -> list[str]:
+    """Return which of the weights that are loaded are missing or damaged."""
+    found = _missing_shards(folder, set(names), variant or "", name)
+    return found + [told for file in names if (told := _damage(folder / file, name))]
+
+
+def _damage(path: Path, name: str) -> str:
+    if whole(path):
+        return ""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            return (
+                f"The model '{name}' is incomplete: {path} only stands for the weights (Git LFS). Run "
+                "'git lfs pull' in its folder, or fetch it anew."
+            )
+    return f"The model '{name}' is incomplete: {path} is cut off. Fetch it anew."
 
 
 def pickle_sentence(name: str, where: str) -> str:
@@ -159,14 +232,16 @@ def pickle_sentence(name: str, where: str) -> str:
     )
 
 
-def _missing_shards(folder: Path, present: list[Path], name: str) -> list[str]:
-    names = {path.name for path in present}
+def _missing_shards(folder: Path, present: set[str], variant: str, name: str) -> list[str]:
+    """Return the shards that the index of the loaded variant names and that are not there."""
     missing: set[str] = set()
-    for index in folder.glob("*.safetensors.index*.json"):
+    for index in folder.glob(f"*{SAFE}.index.{variant}.json" if variant else f"*{SAFE}.index.json"):
+        if sidecar(index.name):
+            continue
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            missing |= set(map(str, shards)) - names
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            missing |= set(map(str, shards)) - present
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             missing.add(index.name)
     return [
         f"The model '{name}' is incomplete: {folder / shard} is missing. Fetch the rest of it."

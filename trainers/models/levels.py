@@ -15,40 +15,18 @@ import torch
 from torch import Tensor
 
 from trainers.core.schedule import Schedule, diffusion_schedule, flow_schedule
+from trainers.models.schedulers import EPSILON, VELOCITY, schedule_problem
 
 if TYPE_CHECKING:
     from trainers.models.base import Conditions
 
-EPSILON, VELOCITY, SAMPLE = "epsilon", "v_prediction", "sample"
-
-
-def is_flow(scheduler: Any) -> bool:
-    """Whether a scheduler is one of a rectified flow."""
-    config = scheduler.config
-    return (
-        type(scheduler).__name__.startswith("FlowMatch")
-        or bool(config.get("use_flow_sigmas"))
-        or config.get("prediction_type") == "flow_prediction"
-    )
-
 
 def scheduler_problem(scheduler: Any, kind: str) -> str | None:
-    """Return what keeps a scheduler from being read, as a sentence, or None."""
-    name, config = type(scheduler).__name__, scheduler.config
-    if is_flow(scheduler) != (kind == "flow"):
-        return f"Its scheduler {name} does not fit its pipeline class, which is trained as {kind}."
-    if kind == "flow":
-        return None if hasattr(scheduler, "sigmas") else f"Its scheduler {name} has no noise levels to read."
-    if config.get("prediction_type", EPSILON) not in (EPSILON, VELOCITY, SAMPLE):
-        return f"Its scheduler predicts '{config['prediction_type']}', which cannot be trained."
-    if config.get("rescale_betas_zero_snr"):
-        return (
-            "Its noise schedule starts from zero signal (rescale_betas_zero_snr), where a predicted noise "
-            "says nothing about the picture, so it cannot be trained."
-        )
-    return (
-        None if hasattr(scheduler, "alphas_cumprod") else f"Its scheduler {name} has no noise levels to read."
-    )
+    """Return what keeps a loaded scheduler from being read, as a sentence, or None."""
+    name = type(scheduler).__name__
+    levels = "sigmas" if kind == "flow" else "alphas_cumprod"
+    unread = None if hasattr(scheduler, levels) else f"Its scheduler {name} has no noise levels to read."
+    return schedule_problem(name, scheduler.config, kind) or unread
 
 
 def dynamic_shift(scheduler: Any, tokens: int, top: float = 1.15) -> float | None:

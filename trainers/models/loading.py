@@ -19,7 +19,7 @@ from trainers.failures import known_cause
 from trainers.importing import uncollected
 from trainers.machine import gpu_precision
 from trainers.models import ModelSpec
-from trainers.models.access import weights_variant
+from trainers.models.access import stored
 from trainers.models.folders import folder_problems, pickle_allowed, place_of
 from trainers.models.levels import scheduler_problem
 from trainers.models.memory import Footprint
@@ -67,7 +67,8 @@ def _checkpoint(spec: ModelSpec, pipeline_class: str, device: str) -> tuple[Any,
     if folder is not None and (found := folder_problems(folder, spec.name)):
         raise InputError(*found)
     source = str(folder) if folder is not None else spec.location
-    arguments = load_arguments(spec) | {"variant": weights_variant(spec.location)}
+    there = stored(spec.location)
+    arguments = dict.fromkeys(there.absent) | load_arguments(spec) | {"variant": there.variant}
     if not pickle_allowed():
         arguments["use_safetensors"] = True
     pipe = _class_of(pipeline_class).from_pretrained(source, dtype=precision(device), **arguments)
@@ -122,6 +123,11 @@ def _placed(pipe: Any, device: str, footprint: Footprint) -> Any:
 def _fault(spec: ModelSpec, error: Exception) -> FaultError:
     if cause := known_cause(error):
         return FaultError(f"The base model '{spec.name}' could not be loaded. {cause}")
+    if isinstance(error, ImportError | AttributeError) or "has no class" in str(error):
+        return FaultError(
+            f"The base model '{spec.name}' needs something that is not installed here ({str(error)[:200]}). "
+            "Install it, or newer releases of diffusers and transformers, or choose another checkpoint."
+        )
     where, advice = spec.location, "Fetch it anew."
     if spec.embedded:
         where = str(asset_root() / spec.location)

@@ -23,8 +23,6 @@ from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import diffusion_levels, noise_from, row_times
 
-_TOKENS = 300  # what the pipeline reads of a prompt unless its call says otherwise
-
 
 class _AdaptableTransformer(PixArtTransformer2DModel, PeftAdapterMixin):
     """The pipeline's transformer with the adapter verbs that diffusers gives the other families."""
@@ -41,9 +39,6 @@ class PixArtSigmaModel(PipelineModel):
         super().__init__(spec, pipe, call)
         self.network.__class__ = _AdaptableTransformer  # same weights and forward, more methods
 
-    def _reader(self) -> tuple[Any, int]:
-        return self.pipe.tokenizer, int(self.call.get("max_sequence_length", _TOKENS))
-
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:
         embeds, mask, negative, negative_mask = self.pipe.encode_prompt(
@@ -51,7 +46,7 @@ class PixArtSigmaModel(PipelineModel):
             True,
             device=self.device,
             clean_caption=bool(self.call.get("clean_caption", True)),
-            max_sequence_length=int(self.call.get("max_sequence_length", _TOKENS)),
+            max_sequence_length=self.tokens_read,
         )
         return Conditions(embeds, None, negative[:1], None, mask, negative_mask[:1])
 

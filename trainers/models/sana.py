@@ -17,17 +17,12 @@ from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import flow_levels, row_times
 
-_TOKENS = 300  # what the pipeline reads of a prompt unless its call says otherwise
-
 
 class SanaModel(PipelineModel):
     """Adapter of ``SanaPipeline``; output v = ε − x0, time t = σ of the scheduler's flow levels."""
 
     pipeline_class = "SanaPipeline"
     network_name = "transformer"
-
-    def _reader(self) -> tuple[Any, int]:
-        return self.pipe.tokenizer, int(self.call.get("max_sequence_length", _TOKENS))
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:
@@ -37,7 +32,7 @@ class SanaModel(PipelineModel):
             list(prompts),
             True,
             device=self.device,
-            max_sequence_length=int(self.call.get("max_sequence_length", _TOKENS)),
+            max_sequence_length=self.tokens_read,
             complex_human_instruction=instruction,
         )
         return Conditions(embeds, None, negative[:1], None, mask, negative_mask[:1])

@@ -12,19 +12,12 @@ from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import dynamic_shift, flow_levels, row_times
 
-_TOKENS = 256  # what the pipeline reads of a prompt unless its call says otherwise
-
 
 class StableDiffusion3Model(PipelineModel):
     """Adapter of ``StableDiffusion3Pipeline``; output v = ε − x0, time t = σ of the Euler scheduler."""
 
     pipeline_class = "StableDiffusion3Pipeline"
     network_name = "transformer"
-
-    def _reader(self) -> tuple[Any, int]:
-        if self.pipe.tokenizer_3 is None:
-            return super()._reader()
-        return self.pipe.tokenizer_3, int(self.call.get("max_sequence_length", _TOKENS))
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:

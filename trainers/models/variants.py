@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 SAFE = ".safetensors"
 VARIANTS = ("", "bf16", "fp16")  # the first is full precision, and the first that covers every part is taken
+_SHARD = r"(?:-\d+-of-\d+)?"
+_READ = re.compile(rf"(?:diffusion_pytorch_model|model){_SHARD}(?:\.\w+)?{_SHARD}\.safetensors")
 _TAG = re.compile(r"\.(\w+)(?:-\d+-of-\d+)?\.safetensors$")
+
+
+def weight_names(names: Iterable[str]) -> list[str]:
+    """Return the files among some that diffusers and transformers take weights from, by their names."""
+    return [name for name in names if name.endswith(SAFE) and _READ.fullmatch(name.rpartition("/")[2])]
 
 
 def tag_of(name: str) -> str:

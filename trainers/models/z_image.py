@@ -22,8 +22,6 @@ from trainers.core.schedule import Schedule
 from trainers.models.base import Conditions, PipelineModel
 from trainers.models.levels import dynamic_shift, even_sigmas, flow_levels, row_times
 
-_TOKENS = 512  # what the pipeline reads of a prompt unless its call says otherwise
-
 
 class ZImageModel(PipelineModel):
     """Adapter of ``ZImagePipeline``; output v = ε − x0, time t = σ of the Euler scheduler."""
@@ -45,23 +43,13 @@ class ZImageModel(PipelineModel):
         """Channels of latents."""
         return self.network.in_channels
 
-    def default_side(self) -> int:
-        """Return the side in pixels that a call without a size draws."""
-        return 1024
-
-    def _reader(self) -> tuple[Any, int]:
-        template = self.pipe.tokenizer.apply_chat_template(
-            [{"role": "user", "content": ""}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=True,
-        )
-        around = len(self.pipe.tokenizer([template])["input_ids"][0])
-        return self.pipe.tokenizer, int(self.call.get("max_sequence_length", _TOKENS)) - around
+    def default_size(self) -> tuple[int, int]:
+        """Return height and width in pixels of what a call without a size draws."""
+        return 1024, 1024
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> Conditions:
-        tokens = int(self.call.get("max_sequence_length", _TOKENS))
+        tokens = self.tokens_read
         found, empty = self.pipe.encode_prompt(
             list(prompts), self.device, True, [""] * len(prompts), max_sequence_length=tokens
         )
