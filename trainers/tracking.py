@@ -14,6 +14,7 @@ from trainers.errors import FaultError, InputError
 from trainers.opening import existing
 from trainers.paths import path_of
 from trainers.run_folder import RunFolder
+from trainers.terminal import say
 
 PROJECT = "rsm-studio"
 _PAIRED = ("mean_gain", "z", "win_rate")
@@ -30,7 +31,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def _export(options) -> int:
     folder = existing(options.run)
     count = export(folder, options.to, options.project)
-    print(f"Copied {count} steps of {folder.path.resolve().name} to the project {options.project}.")
+    say(f"Copied {count} steps of {folder.path.resolve().name} to the project {options.project}.")
     return 0
 
 

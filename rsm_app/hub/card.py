@@ -17,7 +17,8 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from rsm_app.hub.bases import Base, project_address
-from rsm_app.hub.card_words import bracketed, limits, measures, plain, reward_title, summary
+from rsm_app.hub.card_words import bracketed, fenced, limits, measures, plain, reward_title, summary
+from rsm_app.hub.front_matter import front_matter
 from rsm_app.hub.records import Recipe
 from trainers.cli import command_for
 from trainers.custom import method_of
@@ -124,7 +125,7 @@ def write_card(facts: Facts) -> str:
         _again(facts),
         _licence(facts.base),
     ]
-    return f"---\n{card_data(facts).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return f"{front_matter(card_data(facts).to_dict())}\n" + "\n\n".join(sections) + "\n"
 
 
 def card_data(facts: Facts) -> ModelCardData:
@@ -192,7 +193,7 @@ def _usage(facts: Facts) -> str:
     code = "\n".join(lines)
     exact = "" if base.embedded else ", up to what a device or a precision other than the run's changes"
     got = "" if base.hub_id else f"\n\n{_how_to_get(base)}"
-    return f"## Use it\n\n```python\n{code}\n```\n\nThis draws the first pair's right picture{exact}.{got}"
+    return f"## Use it\n\n{fenced(code, 'python')}\n\nThis draws the first pair's right picture{exact}.{got}"
 
 
 def _loading(facts: Facts) -> tuple[str, str]:
@@ -261,7 +262,7 @@ def _training(facts: Facts) -> str:
     return (
         f"## How it was trained\n\nMethod: **{method.title}** (`{method.name}`). {method.idea}{start}\n\n"
         f"One loss, of which every method is a row (reward score matching, arXiv 2604.17415):\n\n"
-        f"```text\n{_LOSS}\n```\n\n| part | this method |\n|---|---|\n{table}\n\n"
+        f"{fenced(_LOSS, 'text')}\n\n| part | this method |\n|---|---|\n{table}\n\n"
         f"{report.get('updates', 0)} updates on {report.get('images_sampled', 0)} sampled pictures, "
         f"{report.get('network_evaluations', 0)} network evaluations, "
         f"{report.get('wall_seconds', 0.0):.0f} s in all.\n\n"
@@ -278,7 +279,7 @@ def _again(facts: Facts) -> str:
     missing = "".join(f"\n\n{plain(text)}" for text in made.missing)
     return (
         "## Make it again\n\nIn a checkout of RSM Studio, beside the files of this repository:\n\n"
-        f"```sh\n{command}\n```{missing}\n\n"
+        f"{fenced(command, 'sh')}{missing}\n\n"
         "The budget is in seconds, so another machine does another number of updates; `max_updates` fixes "
         "it. `config.json`, `report.json` and `metrics.jsonl` are the run's own records."
     )

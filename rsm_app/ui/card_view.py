@@ -74,7 +74,8 @@ def target_html(target: Target, changes: Changes, private: bool) -> str:
     """Say in words what is there already and what a push would change."""
     name = f"<b>{escape(target.repo)}</b>"
     if not target.may_write:
-        return _line("bad", f"{name} may not be written with this token. Choose a repository of your own.")
+        why = escape(str(target.refusal())) if target.why_not else "Choose a repository of your own."
+        return _line("bad", f"{name} may not be written with this token. {why}")
     if not target.exists:
         kind = "private" if private else "public, for everybody to see"
         return _line(

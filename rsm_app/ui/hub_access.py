@@ -81,4 +81,7 @@ def who_html(name: str, source: str, request: gr.Request) -> str:
 
 
 def _kept(request: gr.Request) -> bool:
-    return not on_space() and local_token() is not None
+    try:
+        return not on_space() and local_token() is not None
+    except InputError:  # whatever is in its place is no account
+        return False
