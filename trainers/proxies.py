@@ -6,7 +6,10 @@ A company or a VPN sets ``http_proxy`` or ``all_proxy`` for a whole session and 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 SOCKS = (
@@ -37,3 +40,25 @@ def proxy_sentence(error: BaseException) -> str | None:
     if isinstance(error, ImportError) and "socksio" in words:
         return SOCKS
     return UNUSABLE if isinstance(error, ValueError) and "proxy URL" in words else None
+
+
+@contextlib.contextmanager
+def without_unusable_proxies() -> Iterator[None]:
+    """Hide the environment's proxies while the body runs if httpx cannot use them, and put them back.
+
+    Some libraries make a client as they are imported, for requests that may never come. Later requests still
+    meet the proxy, and say so: whoever names one does not want them sent around it. Call while there is one
+    thread.
+    """
+    import httpx
+
+    hidden: dict[str, str] = {}
+    try:
+        httpx.Client().close()
+    except (ImportError, ValueError):
+        names = [name for name in os.environ if name.lower().endswith("_proxy")]
+        hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

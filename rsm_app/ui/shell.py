@@ -10,6 +10,7 @@ from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import about, api, compare, lab, playground, publish, runs, space, train
+from rsm_app.ui.addresses import call_itself_directly, listening_host
 from rsm_app.ui.cached import write_pictures_whole
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.theme import build_theme
@@ -84,9 +85,10 @@ def serve(host: str, port: int) -> None:
     """Build the pages, keep the queue moving and serve until the process ends.
 
     Raises:
-        InputError: An environment variable has a wrong value.
+        InputError: An environment variable has a wrong value, or the host is not this machine's.
         OSError: The address cannot be served.
     """
+    host = listening_host(host, port)
     supervisor = Supervisor(default_store())
     demo = build(supervisor)
     supervisor.keep_running()
@@ -96,6 +98,7 @@ def serve(host: str, port: int) -> None:
 def launch(demo: gr.Blocks, host: str, port: int, block: bool = True) -> None:
     """Serve the pages; nothing of the machine's files is offered beside what handlers return."""
     write_pictures_whole()
+    call_itself_directly()
     demo.launch(
         server_name=host,
         server_port=port,
