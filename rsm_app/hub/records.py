@@ -67,7 +67,7 @@ def recipe(folder: RunFolder, config: RunConfig, base: Base) -> Recipe:
     settings |= {"model": base.name, "start_adapter": ""}
     own, missing = {}, list(_missing(config, base))
     for name, targets in PROMPT_FILES.items():
-        path = Path(getattr(config, name)).expanduser()
+        path = _expanded(getattr(config, name))
         target = targets[path.suffix == RECORDS]
         if getattr(config, name) in builtin_sets():
             continue
@@ -98,11 +98,18 @@ def _beginning(folder: RunFolder, config: RunConfig) -> tuple[str, str]:
         return f"The LoRA of {_called(own)}, and trained on since.", own
     if not config.start_adapter:
         return "", ""
-    start = RunFolder(Path(config.start_adapter).expanduser())
+    start = RunFolder(_expanded(config.start_adapter))
     source = "" if _trained(start) else _imported(start)
     if source:
         return f"Training began from the LoRA of {_called(source)}.", source
     return "Training began from another LoRA, which is not part of this.", ""
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no home for a ~ here, so nothing is there either
+        return Path(text)
 
 
 def _imported(folder: RunFolder) -> str:
