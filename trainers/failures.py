@@ -7,6 +7,7 @@ imported to explain them.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 
 from trainers.errors import StudioError
@@ -42,6 +43,11 @@ OWN_CODE = (
 )
 DISK = "The disk is full. Free some space, then resume the run; what was saved is intact."
 
+CLOSED = (
+    "{} may not be read or written by this user ({}). Give it the right to, or name other folders in HF_HOME "
+    "for models, RSM_RUNS_DIR for runs and TMPDIR for temporary files."
+)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _KINDS = (  # first match wins: a gated repository is also one that was not found
     (MEMORY, {"MemoryError", "OutOfMemoryError"}),
     (GATED, {"GatedRepoError", "DisabledRepoError"}),
@@ -109,4 +115,6 @@ def _kind(error: BaseException) -> str | None:
         return MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK
+    if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
+        return CLOSED.format(os.path.basename(os.fsdecode(error.filename)), error.strerror)
     return MEMORY if isinstance(error, OSError) and error.errno == errno.ENOMEM else None

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from trainers.bounded_json import iter_lines
 from trainers.errors import FaultError, InputError
 from trainers.opening import existing
 from trainers.paths import path_of
@@ -68,7 +69,7 @@ def history(folder: RunFolder) -> dict[int, dict[str, float]]:
         mean = sum(look["reward"]) / len(look["reward"])
         numbers = {"heldout/reward": mean, "heldout/diversity": look["diversity"]}
         steps.setdefault(int(look["step"]), {}).update(numbers)
-    for line in folder.read_metrics():
+    for line in iter_lines(folder.metrics):
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
         steps.setdefault(int(numbers.pop("step")), {}).update({f"train/{k}": v for k, v in numbers.items()})
     report = folder.read_report()

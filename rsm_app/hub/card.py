@@ -19,6 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from rsm_app.hub.bases import Base, project_address
 from rsm_app.hub.card_words import bracketed, fenced, limits, measures, plain, reward_title, summary
 from rsm_app.hub.front_matter import front_matter
+from rsm_app.hub.lettering import shows
 from rsm_app.hub.records import Recipe
 from trainers.cli import command_for
 from trainers.custom import method_of
@@ -167,11 +168,13 @@ def _evaluations(facts: Facts) -> list[EvalResult]:
 
 
 def _pairs(facts: Facts) -> str:
+    hidden = [f"{pair.number}. {plain(pair.prompt)}" for pair in facts.pairs if not shows(pair.prompt)]
+    listed = "\n\nPrompts that the picture cannot show in full:\n\n" + "\n".join(hidden) if hidden else ""
     return (
         "## Before and after\n\n"
         "![Pairs of pictures of the same prompt and seed, before on the left](images/grid.png)\n\n"
         f"Left the base model, right with this LoRA, at the same seed. These are the first "
-        f"{len(facts.pairs)} held-out prompts, with the first seed of each; nothing was picked."
+        f"{len(facts.pairs)} held-out prompts, with the first seed of each; nothing was picked.{listed}"
     )
 
 
