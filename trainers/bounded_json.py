@@ -7,6 +7,7 @@ pairs, which no database and no network takes, become the replacement character.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -26,6 +27,7 @@ MAX_DEPTH = 32
 MAX_CONTAINERS = 100_000  # objects and lists in one text
 MAX_KEYS = 64  # of a line of numbers, and at most so many brackets
 _LOOKED_BACK = 256  # bytes before what is new, by which a replaced file is known
+MOST_SAMPLED = 8192  # lines of a longer file that are kept at least
 _DIGITS = 18  # of a whole number; more may not fit into 64 bits
 _NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -46,7 +48,7 @@ def parse_json(data: bytes) -> Any:
         raise ValueError(f"more than {MAX_CONTAINERS} objects and lists")
     if _too_deep(data):
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    value = json.loads(data.decode("utf-8-sig"), parse_int=_whole)
+    value = json.loads(data.removeprefix(codecs.BOM_UTF8).decode(), parse_int=_whole)
     return _without_surrogates(value) if b"\\ud" in data or b"\\uD" in data else value
 
 
@@ -98,7 +100,7 @@ class SampledLines:
 
     What was read before is not read again unless the file was replaced. Beyond twice ``most`` lines every
     second one is forgotten, again and again, so a line that stays keeps its place in a curve. May be used by
-    several threads; one that comes while another reads gets what was read before.
+    several threads.
 
     Args:
         path: The file; it need not be there.
@@ -106,7 +108,7 @@ class SampledLines:
         latest: How many lines at its end are always kept.
     """
 
-    def __init__(self, path: Path, most: int = 8192, latest: int = 64):
+    def __init__(self, path: Path, most: int = MOST_SAMPLED, latest: int = 64):
         """Name the file; nothing is read yet."""
         self._path, self._most, self._room = Path(path), most, latest
         self._lock = threading.Lock()
@@ -122,14 +124,16 @@ class SampledLines:
         same = info.st_ino == self._file and info.st_size >= self._offset
         return info.st_size - (self._offset if same else 0)
 
+    @property
+    def count(self) -> int:
+        """How many lines the file had when it was last read."""
+        return self._count
+
     def lines(self) -> list[dict]:
         """Return the lines as numbers by name, oldest first; not to be changed."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._read()
-            finally:
-                self._lock.release()
-        return self._lines
+        with self._lock:
+            self._read()
+            return self._lines
 
     def _begin(self, file: int) -> None:
         self._file, self._offset, self._last, self._inside = file, 0, b"", False

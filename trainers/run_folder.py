@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainers.bounded_json import SampledLines, trim_lines
 from trainers.bounded_json import read_json as read_json
 from trainers.bounded_json import read_lines as read_lines
-from trainers.bounded_json import trim_lines
 from trainers.errors import FaultError
 from trainers.processes import process_alive
 
@@ -126,9 +126,12 @@ class RunFolder:
         """Return the run's notes by kind, oldest first; see ``trainers.notes``."""
         return {kind: text for kind, text in (read_json(self.notes) or {}).items() if isinstance(text, str)}
 
-    def read_metrics(self, since: int = 0) -> list[dict]:
-        """Return one mapping per update, from line ``since`` on; a torn last line is left out."""
-        return read_lines(self.metrics)[since:]
+    def read_metrics(self) -> list[dict]:
+        """Return one mapping of numbers per update, or per some of a very long run; see ``SampledLines``.
+
+        A torn last line is left out.
+        """
+        return SampledLines(self.metrics).lines()
 
     def read_probes(self) -> list[dict]:
         """Return one mapping per look at held-out prompts during training; see ``trainers.probes``."""

@@ -21,6 +21,7 @@ from rsm_app.hub.card_words import bracketed, fenced, limits, measures, plain, r
 from rsm_app.hub.front_matter import front_matter
 from rsm_app.hub.lettering import shows
 from rsm_app.hub.records import Recipe
+from trainers.bounded_json import MOST_SAMPLED
 from trainers.cli import command_for
 from trainers.custom import method_of
 from trainers.method_docs import settings as method_settings
@@ -101,6 +102,7 @@ class Facts:
         base: The base model.
         pairs: The pairs shown.
         has_curve: Whether there is a picture of the reward's curve.
+        metric_lines: Lines of ``metrics.jsonl``; of a very long run fewer than updates.
     """
 
     repo: str
@@ -109,6 +111,7 @@ class Facts:
     base: Base
     pairs: tuple[Pair, ...]
     has_curve: bool
+    metric_lines: int = 0
 
 
 def write_card(facts: Facts) -> str:
@@ -280,11 +283,14 @@ def _again(facts: Facts) -> str:
         fetch = f"python -m rsm_app.hub fetch {shlex.quote(made.source)} --out runs/start"
         command = f"{fetch}\n{command} --from-adapter runs/start"
     missing = "".join(f"\n\n{plain(text)}" for text in made.missing)
+    updates = facts.report.get("updates", 0)
+    sampled = facts.metric_lines >= MOST_SAMPLED and facts.metric_lines < updates
+    kept = f" Of the {updates:,} updates it keeps {facts.metric_lines:,}." if sampled else ""
     return (
         "## Make it again\n\nIn a checkout of RSM Studio, beside the files of this repository:\n\n"
         f"{fenced(command, 'sh')}{missing}\n\n"
         "The budget is in seconds, so another machine does another number of updates; `max_updates` fixes "
-        "it. `config.json`, `report.json` and `metrics.jsonl` are the run's own records."
+        f"it. `config.json`, `report.json` and `metrics.jsonl` are the run's own records.{kept}"
     )
 
 
