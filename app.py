@@ -4,11 +4,14 @@ import argparse
 import os
 
 from rsm_app.jobs import places
+from trainers.errors import InputError
+from trainers.proxies import without_unusable_proxies
+from trainers.terminal import prepare_output
 
 
 def main() -> None:
     """Read the address from the command line or the environment and serve."""
-    places.settle()
+    prepare_output()
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if places.on_space() else "127.0.0.1")
     port = os.environ.get("PORT") or os.environ.get("GRADIO_SERVER_PORT") or "7860"
     parser = argparse.ArgumentParser(description="Serve RSM Studio, a page that fine-tunes image models.")
@@ -21,10 +24,10 @@ def main() -> None:
     # Gradio sums up the times of all events after every event, for a dashboard that is not served.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 
-    from rsm_app.ui.shell import serve
-    from trainers.errors import InputError
-
     try:
+        places.settle()
+        with without_unusable_proxies():
+            from rsm_app.ui.shell import serve
         serve(arguments.host, arguments.port)
     except InputError as error:
         parser.exit(2, f"{error}\n")

@@ -21,6 +21,7 @@ OPTIONAL = {
     "trackio",
 }  # imported where they are needed, with a sentence where they are missing
 DISTRIBUTION = {"PIL": "pillow", "huggingface_hub": "huggingface_hub", "markdown_it": "markdown-it-py"}
+DISTRIBUTION["yaml"] = "PyYAML"
 
 
 def project_files(root: Path) -> list[Path]:

@@ -6,7 +6,6 @@ anything of it is loaded. Torch-free.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.assets import asset_root
+from trainers.bounded_json import parse_json
 from trainers.errors import InputError
 from trainers.models import MODELS
 from trainers.models.access import cached_folder
@@ -25,7 +25,7 @@ from trainers.paths import path_of
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MAX_HEADER_BYTES = 32 * 2**20
+MAX_HEADER_BYTES = 8 * 2**20
 _SIZES = {
     **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
     **{"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
@@ -55,7 +55,7 @@ class Header:
     def alpha(self) -> float | None:
         """The LoRA's alpha as diffusers stores it; None when the file does not say."""
         try:
-            record = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
+            record = parse_json(self.metadata.get("lora_adapter_metadata", "{}").encode())
             values = {float(value) for key, value in record.items() if key.endswith(".lora_alpha")}
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
@@ -82,7 +82,7 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
                 raise refused
-            record = json.loads(file.read(length))
+            record = parse_json(file.read(length))
         metadata = record.pop("__metadata__", {})
         ends = [_checked_tensor(entry, size - 8 - length) for entry in record.values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -13,7 +13,6 @@ import json
 import os
 import shlex
 import signal
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -39,6 +38,7 @@ from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
 from trainers.run_folder import RunFolder, read_json
 from trainers.run_lock import hold
+from trainers.terminal import prepare_output, report, say
 from trainers.tracking import add_export
 
 DEBUG = "RSM_DEBUG"
@@ -47,6 +47,7 @@ MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code."""
+    prepare_output()
     parser = _parser()
     try:
         options = parser.parse_args(arguments)
@@ -54,17 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _follow(options)
         return options.command(options) or 0
     except StudioError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        report(f"Error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+        report("Interrupted.")
         return 1
     except BrokenPipeError:
         return 1
     except Exception as error:  # a defect, or the machine's fault: of runs the log has the traceback
         if os.environ.get(DEBUG, "") not in ("", "0"):
             traceback.print_exc()
-        print(f"Error: {explain(error, 'The command')} {DEBUG}=1 shows where it happened.", file=sys.stderr)
+        report(f"Error: {explain(error, 'The command')} {DEBUG}=1 shows where it happened.")
         return 1
 
 
@@ -149,8 +150,8 @@ def _train(options) -> int:
         if options.out is not None:
             check_new(options.out)
         for text in cautions(config).values():
-            print(f"Note: {text}", file=sys.stderr)
-        print(config.to_json(), end="")
+            report(f"Note: {text}")
+        say(config.to_json(), end="")
         return 0
     if options.out is None:
         raise InputError("'--out' is missing: name the run folder to create.")
@@ -257,9 +258,9 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
                 traceback.print_exc(file=log)
             if isinstance(error, (StudioError, KeyboardInterrupt)):
                 raise
-            print(f"Error: {explain(error)} Details: {folder.log}", file=sys.stderr)
+            report(f"Error: {explain(error)} Details: {folder.log}")
             return 1
-    print(f"{status.message}\nRun folder: {folder.path}")
+    say(f"{status.message}\nRun folder: {folder.path}")
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from trainers.coercion import coerce_all, parse_assignments, problems
@@ -17,6 +16,7 @@ from trainers.models import EMBEDDED, MODELS, ModelSpec
 from trainers.paths import path_of
 from trainers.presets import build_config
 from trainers.run_folder import append_line
+from trainers.terminal import report
 
 PICTURE_FILES = (".png", ".svg", ".pdf")
 
@@ -77,7 +77,7 @@ def _lab(options) -> int:
         raise InputError(*found)
     from trainers.lab.study import EVALUATIONS, run_study, study_ablations, study_training
 
-    common = {"workers": os.cpu_count() or 1, "say": _say}
+    common = {"workers": os.cpu_count() or 1, "say": report}
     evaluations = options.evaluations or EVALUATIONS
     if options.ablations:
         found = [
@@ -145,10 +145,6 @@ def _lab_problems(options, families, names) -> list[str]:
     return found
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _bench(options) -> int:
     if options.what == "methods":
         return _bench_methods(options)
@@ -196,7 +192,7 @@ def _bench_methods(options) -> int:
         options.evaluations,
         options.pictures,
     )
-    records = run_races(wanted, options.out, options.threads, _say)
+    records = run_races(wanted, options.out, options.threads, report)
     if options.plot:
         save_figure(records, options.plot)
     print(json.dumps(records, indent=2) if options.json else tables(records))

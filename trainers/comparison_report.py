@@ -198,6 +198,6 @@ def _bars(axis, methods: Mapping[str, Sequence[Mapping]], line: str, title: str)
         axis.barh(place, statistics.fmean(gains), color="#7aa6d8")
         axis.plot(gains, [place] * len(gains), "k.", ms=4)
     axis.axvline(0.0, color="black", lw=0.8)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(title, fontsize=10, parse_math=False)  # a reward's file may have a "$"
     axis.set(xlabel="gain on held-out pictures (dots: seeds)")
     axis.set_yticks(range(len(order)), order, fontsize=8)

@@ -7,9 +7,11 @@ imported to explain them.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 
 from trainers.errors import StudioError
+from trainers.proxies import proxy_sentence
 
 MEMORY = (
     "There was not enough memory. End other programs and resume the run, or start a new one with a smaller "
@@ -27,15 +29,34 @@ MISSING = (
     "The model was not found on the Hub, or it is private. Check its name, or sign in with a token that may "
     "read it."
 )
+TOKEN = (
+    "This machine's Hub token (HF_TOKEN, or that of 'hf auth login') has characters that no token has, such "
+    "as a no-break space or curly quotes. Copy it once more from huggingface.co/settings/tokens."
+)
+ENDPOINT = (
+    "HF_ENDPOINT is not the address of a Hub. Write it like https://huggingface.co, with http:// or "
+    "https://, or unset it."
+)
+OWN_CODE = (
+    "It needs Python code of its own to be loaded, and code that comes with a checkpoint is never run here. "
+    "Choose a checkpoint whose classes are part of diffusers and transformers."
+)
 DISK = "The disk is full. Free some space, then resume the run; what was saved is intact."
 
+CLOSED = (
+    "{} may not be read or written by this user ({}). Give it the right to, or name other folders in HF_HOME "
+    "for models, RSM_RUNS_DIR for runs and TMPDIR for temporary files."
+)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _KINDS = (  # first match wins: a gated repository is also one that was not found
     (MEMORY, {"MemoryError", "OutOfMemoryError"}),
     (GATED, {"GatedRepoError", "DisabledRepoError"}),
     (NETWORK, {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "NetworkError", "TimeoutException"}),
     (NETWORK, {"TimeoutError", "ConnectionError", "gaierror", "URLError", "ConnectError"}),
+    (ENDPOINT, {"UnsupportedProtocol", "InvalidURL"}),
     (MISSING, {"RepositoryNotFoundError", "EntryNotFoundError", "RevisionNotFoundError"}),
 )
+_CODE_WORD, _BEARER = "trust_remote_code", "Bearer "
 _MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -57,6 +78,20 @@ def explain(error: BaseException, what: str = "The run") -> str:
     return known_cause(error) or f"{what} ended with an unexpected {type(error).__name__}: {words}"
 
 
+def unsendable_token(error: BaseException) -> bool:
+    """Whether an error is that a token cannot be part of a request's header."""
+    if isinstance(error, UnicodeEncodeError):
+        return str(error.object).startswith(_BEARER)
+    return type(error).__name__ == "LocalProtocolError" and _BEARER in str(error)
+
+
+def without_code_advice(text: str) -> str:
+    """Return text of a library without its advice to run a checkpoint's own code, line by line."""
+    if _CODE_WORD not in text:
+        return text
+    return "\n".join(OWN_CODE if _CODE_WORD in line else line for line in text.split("\n"))
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -66,6 +101,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _kind(error: BaseException) -> str | None:
+    if sentence := proxy_sentence(error):
+        return sentence
+    if _CODE_WORD in str(error):  # the library's own advice is to run it
+        return OWN_CODE
+    if unsendable_token(error):
+        return TOKEN
     names = {cls.__name__ for cls in type(error).__mro__}
     for sentence, known in _KINDS:
         if names & known:
@@ -74,4 +115,6 @@ def _kind(error: BaseException) -> str | None:
         return MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK
+    if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
+        return CLOSED.format(os.path.basename(os.fsdecode(error.filename)), error.strerror)
     return MEMORY if isinstance(error, OSError) and error.errno == errno.ENOMEM else None

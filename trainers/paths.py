@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainers.errors import InputError
@@ -30,3 +31,24 @@ def path_of(text: str) -> Path:
 def absolute(text: str) -> str:
     """Return a path from the root that means the same in every folder; errors as in ``path_of``."""
     return os.path.abspath(path_of(text))
+
+
+def folder_of(variable: str, environment: Mapping[str, str] | None = None) -> Path | None:
+    """Return the folder that an environment variable names, from the root; None when it names none.
+
+    Shells replace ``~`` in a variable's value; services, containers and files of settings do not.
+
+    Args:
+        variable: Its name.
+        environment: Variables by name; this process's own when None.
+
+    Raises:
+        InputError: As in ``path_of``, with the variable's name.
+    """
+    named = (os.environ if environment is None else environment).get(variable, "").strip()
+    if not named:
+        return None
+    try:
+        return Path(absolute(named))
+    except InputError as error:
+        raise InputError(f"The variable {variable} cannot be used: {error}") from None

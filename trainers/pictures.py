@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainers.image_files import UnreadableImage, load_image
 from trainers.run_folder import RunFolder, picture_name, write_fault
 
 
@@ -43,9 +44,9 @@ def read_pictures(folder: RunFolder, names: Sequence[str]) -> Tensor | None:
     parts = []
     for name in names:
         try:
-            with Image.open(folder.path / name) as image:
-                parts.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
-        except (OSError, SyntaxError, ValueError):
+            image = load_image(folder.path / name)
+        except UnreadableImage:
             return None
+        parts.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
     same = parts and all(part.shape == parts[0].shape for part in parts)
     return torch.stack(parts) if same else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from tqdm import tqdm
 
 from trainers.run_folder import RunStatus
+from trainers.terminal import printable, report
 
 FORMAT = "{percentage:3.0f}%|{bar:24}| {desc}"
 
@@ -26,18 +28,20 @@ class ProgressBar:
 
     def __exit__(self, *_) -> None:
         """Leave the last line on the screen."""
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
     def show(self, status: RunStatus) -> None:
         """Show a status."""
         text = describe(status)
         if self._terminal:
             self._bar.n = round(100 * status.progress)
-            self._bar.set_description_str(text)
+            with contextlib.suppress(OSError):  # the terminal is gone: no reason to end a run
+                self._bar.set_description_str(printable(text))
             return
         key = (status.phase, round(10 * status.progress))
         if key != self._last:
-            print(text, file=sys.stderr, flush=True)
+            report(text)
             self._last = key
 
     def note(self, text: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from trainers.proxies import is_loopback
+
 TIMEOUT_SECONDS = 3.0
 REMEMBERED_SECONDS = 30.0
 ANSWERS, SILENT, NOTHING = "answers", "silent", "nothing"
@@ -46,9 +48,11 @@ def _ask(address: str) -> str:
     import httpx
 
     try:
-        httpx.head(address, timeout=TIMEOUT_SECONDS)
+        direct = httpx.HTTPTransport() if is_loopback(address) else None
+        with httpx.Client(timeout=TIMEOUT_SECONDS, transport=direct) as client:
+            client.head(address)
     except (httpx.ReadTimeout, httpx.WriteTimeout):
         return SILENT  # a server with one worker answers nobody while it scores a batch
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
-        return NOTHING
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError, ImportError):
+        return NOTHING  # the last one: a SOCKS proxy that is not supported
     return ANSWERS

@@ -13,10 +13,13 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainers.bounded_json import SampledLines, trim_lines
+from trainers.bounded_json import read_json as read_json
+from trainers.bounded_json import read_lines as read_lines
 from trainers.errors import FaultError
 from trainers.processes import process_alive
 
@@ -25,6 +28,8 @@ STATES = ("new", "running", "stopping", "stopped", "succeeded", "failed", "inter
 LIVE_STATES = ("running", "stopping")
 HEARTBEAT_SECONDS = 1.0
 RESERVE_BYTES = 32 * 1024
+MAX_STATUS_BYTES = 64 * 1024
+MAX_REASON_BYTES = 1024
 KILLED = (
     "The worker ended without a word: it was killed, often because memory ran out, or the machine went down."
 )
@@ -120,9 +125,12 @@ class RunFolder:
         """Return the run's notes by kind, oldest first; see ``trainers.notes``."""
         return {kind: text for kind, text in (read_json(self.notes) or {}).items() if isinstance(text, str)}
 
-    def read_metrics(self, since: int = 0) -> list[dict]:
-        """Return one mapping per update, from line ``since`` on; a torn last line is left out."""
-        return read_lines(self.metrics)[since:]
+    def read_metrics(self) -> list[dict]:
+        """Return one mapping of numbers per update, or per some of a very long run; see ``SampledLines``.
+
+        A torn last line is left out.
+        """
+        return SampledLines(self.metrics).lines()
 
     def read_probes(self) -> list[dict]:
         """Return one mapping per look at held-out prompts during training; see ``trainers.probes``."""
@@ -147,8 +155,9 @@ class RunFolder:
     def stop_reason(self) -> str:
         """Return why the run was asked to stop; empty when nobody said."""
         try:
-            return self.stop_file.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
+            with open(self.stop_file, "rb") as file:
+                return file.read(MAX_REASON_BYTES).decode(errors="replace").strip()
+        except OSError:
             return ""
 
     def last_words(self) -> str:
@@ -177,7 +186,7 @@ class RunFolder:
     def _read_status(self) -> RunStatus:
         if not self.status_file.exists():
             return RunStatus()
-        raw = read_json(self.status_file) or {}
+        raw = read_json(self.status_file, MAX_STATUS_BYTES) or {}
         known = fitting(raw, RunStatus)
         status = RunStatus(**known)
         wrong = [name for name in RunStatus.__dataclass_fields__ if name in raw and name not in known]
@@ -285,6 +294,18 @@ def write_lines(path: Path, records: Iterable[dict]) -> None:
     atomic_write(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
+def keep_lines(path: Path, keep: Callable[[dict], bool]) -> None:
+    """Drop lines of a JSON-lines file, atomically and whatever its size; errors as in ``atomic_write``."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        trim_lines(path, part, keep)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise write_fault(path, error) from error
+
+
 def append_line(path: Path, record: dict) -> None:
     """Append one JSON object as a line; a torn line of an earlier crash is closed first.
 
@@ -312,27 +333,3 @@ def write_fault(path: Path, error: OSError) -> FaultError:
     return FaultError(
         f"Could not write {path.name} in {path.parent}: {reason}. {remedy} or choose another folder{then}"
     )
-
-
-def read_json(path: Path) -> dict | None:
-    """Return a JSON object, or None when the file is missing or damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def read_lines(path: Path) -> list[dict]:
-    """Return the objects of a JSON-lines file, leaving out torn or damaged lines."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    records = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                records.append(record)
-    return records

@@ -43,9 +43,9 @@ from trainers.run_folder import (
     RunFolder,
     RunStatus,
     append_line,
+    keep_lines,
     sync,
     write_json,
-    write_lines,
 )
 from trainers.run_inputs import confirm_model, kept
 from trainers.status_writer import Listener, StatusWriter
@@ -199,8 +199,7 @@ class Session:
         elif (self.folder.start / WEIGHTS).exists():
             load_adapter(trainer.policy, self.folder.start / WEIGHTS)
             trainer.restore(trainer.checkpoint())  # so that the other processes begin with it, too
-        lines = [line for line in self.folder.read_metrics() if line.get("step", 0) <= done]
-        write_lines(self.folder.metrics, lines)
+        keep_lines(self.folder.metrics, lambda line: line.get("step", 0) <= done)
         self._probes.forget_after(done)
 
     def _train(self, trainer: Trainer) -> bool:

@@ -10,10 +10,12 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from trainers.bounded_json import iter_lines
 from trainers.errors import FaultError, InputError
 from trainers.opening import existing
 from trainers.paths import path_of
 from trainers.run_folder import RunFolder
+from trainers.terminal import say
 
 PROJECT = "rsm-studio"
 _PAIRED = ("mean_gain", "z", "win_rate")
@@ -30,7 +32,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def _export(options) -> int:
     folder = existing(options.run)
     count = export(folder, options.to, options.project)
-    print(f"Copied {count} steps of {folder.path.resolve().name} to the project {options.project}.")
+    say(f"Copied {count} steps of {folder.path.resolve().name} to the project {options.project}.")
     return 0
 
 
@@ -67,7 +69,7 @@ def history(folder: RunFolder) -> dict[int, dict[str, float]]:
         mean = sum(look["reward"]) / len(look["reward"])
         numbers = {"heldout/reward": mean, "heldout/diversity": look["diversity"]}
         steps.setdefault(int(look["step"]), {}).update(numbers)
-    for line in folder.read_metrics():
+    for line in iter_lines(folder.metrics):
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
         steps.setdefault(int(numbers.pop("step")), {}).update({f"train/{k}": v for k, v in numbers.items()})
     report = folder.read_report()

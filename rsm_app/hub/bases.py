@@ -18,6 +18,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, constants, try_to_load_from_cache
 
+from rsm_app.hub.licenses import OTHER, license_id, license_name
 from rsm_app.hub.problems import HubProblem, told
 from rsm_app.hub.sign_in import Token
 from rsm_app.hub.wire import conversation
@@ -28,7 +29,8 @@ from trainers.models.folders import place_of
 from trainers.models.spec import load_arguments
 
 UNKNOWN = "that-of-the-base-model"
-_NO_NAME = re.compile(r"[^a-z0-9.-]+")
+_ADDRESS = re.compile(r"https?://[^\s<>()\"']{1,500}")
+_FILE = re.compile(r"[\w.+-][\w./+-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -125,20 +127,26 @@ def _licence(data: Mapping[str, Any], hub_id: str) -> dict[str, str]:
         data: The base model's metadata; empty when there is none.
         hub_id: Its repository; empty for a folder of this machine, which has no addresses.
     """
-    page = f"{constants.ENDPOINT}/{hub_id}" if hub_id else ""
     given = data.get("license") or []
     names = [str(name) for name in (given if isinstance(given, list) else [given])]
-    if len(names) == 1 and names != ["other"]:
-        return {"license": names[0], "license_name": "", "license_link": ""}
-    name = _NO_NAME.sub("-", str(data.get("license_name") or "-and-".join(names)).lower()).strip("-.")
-    link = str(data.get("license_link") or "")
-    if "://" not in link:
-        link = f"{page}/blob/main/{link}" if link and page else page
+    known = [license_id(name) for name in names]
+    if len(names) == 1 and known[0] not in (None, OTHER):
+        return {"license": known[0], "license_name": "", "license_link": ""}
+    said = "-and-".join(identifier or name for identifier, name in zip(known, names, strict=True))
+    name = license_name(str(data.get("license_name") or said))
     return {
-        "license": "other",
-        "license_name": name if name not in ("", "other") else UNKNOWN,
-        "license_link": link,
+        "license": OTHER,
+        "license_name": name if name not in ("", OTHER) else UNKNOWN,
+        "license_link": _license_link(str(data.get("license_link") or ""), hub_id),
     }
+
+
+def _license_link(link: str, hub_id: str) -> str:
+    """Return where a license's text is: its address, else a file of the model's page, else that page."""
+    if _ADDRESS.fullmatch(link):
+        return link
+    page = f"{constants.ENDPOINT}/{hub_id}" if hub_id else ""
+    return f"{page}/blob/main/{link}" if page and _FILE.fullmatch(link) else page
 
 
 def _front_matter(readme: object) -> dict[str, Any]:

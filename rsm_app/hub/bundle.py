@@ -121,6 +121,7 @@ def bundle(run: Path, repo: str, token: Token | None = None, endpoint: str | Non
         base=base,
         pairs=pairs,
         has_curve=bool(metrics),
+        metric_lines=len(metrics),
     )
     card = write_card(facts)
     files = [
@@ -204,8 +205,11 @@ def _is_own(folder: RunFolder, name: object) -> bool:
     if not isinstance(name, str):
         return False
     path = folder.path / name
-    inside = path.resolve().is_relative_to(folder.samples.resolve())
-    return inside and path.is_file() and not path.is_symlink()
+    try:
+        inside = path.resolve().is_relative_to(folder.samples.resolve())
+        return inside and path.is_file() and not path.is_symlink()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def _of_bytes(path: str, content: bytes) -> BundleFile:

@@ -17,8 +17,11 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from rsm_app.hub.bases import Base, project_address
-from rsm_app.hub.card_words import bracketed, limits, measures, plain, reward_title, summary
+from rsm_app.hub.card_words import bracketed, fenced, limits, measures, plain, reward_title, summary
+from rsm_app.hub.front_matter import front_matter
+from rsm_app.hub.lettering import shows
 from rsm_app.hub.records import Recipe
+from trainers.bounded_json import MOST_SAMPLED
 from trainers.cli import command_for
 from trainers.custom import method_of
 from trainers.method_docs import settings as method_settings
@@ -99,6 +102,7 @@ class Facts:
         base: The base model.
         pairs: The pairs shown.
         has_curve: Whether there is a picture of the reward's curve.
+        metric_lines: Lines of ``metrics.jsonl``; of a very long run fewer than updates.
     """
 
     repo: str
@@ -107,6 +111,7 @@ class Facts:
     base: Base
     pairs: tuple[Pair, ...]
     has_curve: bool
+    metric_lines: int = 0
 
 
 def write_card(facts: Facts) -> str:
@@ -124,7 +129,7 @@ def write_card(facts: Facts) -> str:
         _again(facts),
         _licence(facts.base),
     ]
-    return f"---\n{card_data(facts).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return f"{front_matter(card_data(facts).to_dict())}\n" + "\n\n".join(sections) + "\n"
 
 
 def card_data(facts: Facts) -> ModelCardData:
@@ -166,11 +171,13 @@ def _evaluations(facts: Facts) -> list[EvalResult]:
 
 
 def _pairs(facts: Facts) -> str:
+    hidden = [f"{pair.number}. {plain(pair.prompt)}" for pair in facts.pairs if not shows(pair.prompt)]
+    listed = "\n\nPrompts that the picture cannot show in full:\n\n" + "\n".join(hidden) if hidden else ""
     return (
         "## Before and after\n\n"
         "![Pairs of pictures of the same prompt and seed, before on the left](images/grid.png)\n\n"
         f"Left the base model, right with this LoRA, at the same seed. These are the first "
-        f"{len(facts.pairs)} held-out prompts, with the first seed of each; nothing was picked."
+        f"{len(facts.pairs)} held-out prompts, with the first seed of each; nothing was picked.{listed}"
     )
 
 
@@ -192,7 +199,7 @@ def _usage(facts: Facts) -> str:
     code = "\n".join(lines)
     exact = "" if base.embedded else ", up to what a device or a precision other than the run's changes"
     got = "" if base.hub_id else f"\n\n{_how_to_get(base)}"
-    return f"## Use it\n\n```python\n{code}\n```\n\nThis draws the first pair's right picture{exact}.{got}"
+    return f"## Use it\n\n{fenced(code, 'python')}\n\nThis draws the first pair's right picture{exact}.{got}"
 
 
 def _loading(facts: Facts) -> tuple[str, str]:
@@ -261,7 +268,7 @@ def _training(facts: Facts) -> str:
     return (
         f"## How it was trained\n\nMethod: **{method.title}** (`{method.name}`). {method.idea}{start}\n\n"
         f"One loss, of which every method is a row (reward score matching, arXiv 2604.17415):\n\n"
-        f"```text\n{_LOSS}\n```\n\n| part | this method |\n|---|---|\n{table}\n\n"
+        f"{fenced(_LOSS, 'text')}\n\n| part | this method |\n|---|---|\n{table}\n\n"
         f"{report.get('updates', 0)} updates on {report.get('images_sampled', 0)} sampled pictures, "
         f"{report.get('network_evaluations', 0)} network evaluations, "
         f"{report.get('wall_seconds', 0.0):.0f} s in all.\n\n"
@@ -276,11 +283,14 @@ def _again(facts: Facts) -> str:
         fetch = f"python -m rsm_app.hub fetch {shlex.quote(made.source)} --out runs/start"
         command = f"{fetch}\n{command} --from-adapter runs/start"
     missing = "".join(f"\n\n{plain(text)}" for text in made.missing)
+    updates = facts.report.get("updates", 0)
+    sampled = facts.metric_lines >= MOST_SAMPLED and facts.metric_lines < updates
+    kept = f" Of the {updates:,} updates it keeps {facts.metric_lines:,}." if sampled else ""
     return (
         "## Make it again\n\nIn a checkout of RSM Studio, beside the files of this repository:\n\n"
-        f"```sh\n{command}\n```{missing}\n\n"
+        f"{fenced(command, 'sh')}{missing}\n\n"
         "The budget is in seconds, so another machine does another number of updates; `max_updates` fixes "
-        "it. `config.json`, `report.json` and `metrics.jsonl` are the run's own records."
+        f"it. `config.json`, `report.json` and `metrics.jsonl` are the run's own records.{kept}"
     )
 
 

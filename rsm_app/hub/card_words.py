@@ -11,6 +11,7 @@ from trainers.config import RunConfig
 from trainers.errors import StudioError
 from trainers.rewards import REWARDS, parse_mixture
 from trainers.rewards.own import own_name
+from trainers.terminal import printable
 
 NORMAL_95 = 1.96
 CLEAR_Z = 2.0
@@ -21,7 +22,17 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 def plain(text: str) -> str:
     """Return text that Markdown shows as it is, in a line or in a table's cell."""
-    return _MARKS.sub(r"\\\1", " ".join(text.split()))
+    return _MARKS.sub(r"\\\1", " ".join(printable(text).split()))
+
+
+def fenced(code: str, language: str) -> str:
+    """Return lines as a block of code that none of them can end, whatever they hold.
+
+    A fence is ended by a line of as many backticks, so this one is longer than the longest run in the code.
+    """
+    code = printable(code)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def reward_title(text: str) -> str:

@@ -8,9 +8,14 @@ from pathlib import Path
 from statistics import fmean
 
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from rsm_app.hub import lettering
+from trainers.errors import InputError
+from trainers.image_files import UnreadableImage, load_image
 
 _SIDE, _GAP, _CAPTION, _COLUMNS = 144, 6, 42, 3
+_LETTERS = 15  # their size in pixels
 _INK, _PAPER = "#24292f", "#ffffff"
 
 
@@ -24,13 +29,14 @@ def grid(pairs: Sequence[tuple[str, Path, Path]]) -> bytes:
     rows = -(-len(pairs) // columns)
     width, height = 2 * _SIDE + 3 * _GAP, _SIDE + _CAPTION + _GAP
     sheet = Image.new("RGB", (columns * width, rows * height + _GAP), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    pen = ImageDraw.Draw(sheet)
     for number, (prompt, before, after) in enumerate(pairs):
         left, top = number % columns * width + _GAP, number // columns * height + _GAP
         for place, path in enumerate((before, after)):
             sheet.paste(_fitted(path), (left + place * (_SIDE + _GAP), top))
-        for line, text in enumerate(_wrapped(prompt, font, 2 * _SIDE)):
-            pen.text((left, top + _SIDE + 2 + 19 * line), text, _INK, font)
+        lines = lettering.wrapped(lettering.caption(prompt, number + 1), _LETTERS, 2 * _SIDE)
+        for line, text in enumerate(lines):
+            pen.text((left, top + _SIDE + 2 + 19 * line), text, _INK, lettering.font(_LETTERS))
     return _png(sheet)
 
 
@@ -46,7 +52,8 @@ def curve(metrics: Sequence[Mapping], probes: Sequence[Mapping], title: str) -> 
     axis = figure.subplots()
     steps = [line["step"] for line in metrics if "reward_mean" in line]
     axis.plot(steps, [line["reward_mean"] for line in metrics if "reward_mean" in line], lw=1.2)
-    axis.set(xlabel="update", ylabel=title)
+    axis.set_xlabel("update")
+    axis.set_ylabel(lettering.label(title, "reward"), parse_math=False)  # a "$" is a "$"
     axis.grid(alpha=0.3)
     names = ["training pictures"]
     looks = [(look["step"], fmean(look["reward"])) for look in probes if look.get("reward")]
@@ -61,31 +68,18 @@ def curve(metrics: Sequence[Mapping], probes: Sequence[Mapping], title: str) -> 
 
 def _fitted(path: Path) -> Image.Image:
     """Return a picture that fills a square; small ones are enlarged in whole pixels."""
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
+    try:
+        picture = load_image(path)
+    except UnreadableImage:
+        raise InputError(
+            f"The picture {path.name} of this run is damaged, so the run cannot be published."
+        ) from None
     method = Image.Resampling.NEAREST if max(picture.size) < _SIDE else Image.Resampling.LANCZOS
     scale = _SIDE / max(picture.size)
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size], method)
     square = Image.new("RGB", (_SIDE, _SIDE), _PAPER)
     square.paste(picture, ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2))
     return square
-
-
-def _wrapped(text: str, font, width: int) -> list[str]:
-    """Cut text into at most two lines of a width in pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-        elif len(lines) == 2:
-            while lines[-1] and font.getlength(f"{lines[-1]}…") > width:
-                lines[-1] = lines[-1][:-1]
-            lines[-1] += "…"
-            break
-        else:
-            lines.append(word)
-    return [line for line in lines if line]
 
 
 def _png(image: Image.Image) -> bytes:

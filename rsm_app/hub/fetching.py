@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -50,7 +51,8 @@ from trainers.run_folder import (
 from trainers.run_lock import try_lock, unlock
 
 NEEDED = {WEIGHTS: math.inf, "config.json": 2**20, "report.json": 2**20, PAIRS_FILE: 2**20}
-USEFUL = {"metrics.jsonl": 64 * 2**20, **dict.fromkeys(PROMPT_NAMES, 16 * 2**20)}
+METRICS = "metrics.jsonl"
+USEFUL = {METRICS: 64 * 2**20, **dict.fromkeys(PROMPT_NAMES, 16 * 2**20)}
 MAX_PICTURE_BYTES = 16 * 2**20
 MAX_PAIRS = 64
 _PICTURES = f"{PAIRS_FILE.partition('/')[0]}/"
@@ -222,7 +224,8 @@ def _rebuild(files: Path, folder: RunFolder, origin: dict, final: Path) -> None:
     os.replace(files / WEIGHTS, folder.start / WEIGHTS)
     atomic_write(folder.config, _own_settings(files, folder, config, final).to_json())
     write_json(folder.report, report)
-    write_lines(folder.metrics, published.checked_metrics(files / "metrics.jsonl"))
+    with open(folder.metrics, "w", encoding="utf-8") as target:  # line by line: it may be long
+        target.writelines(f"{json.dumps(line)}\n" for line in published.checked_metrics(files / METRICS))
     write_lines(folder.pairs, _pairs(files, folder))
     write_json(folder.path / ORIGIN, origin)
     now = time.time()
@@ -254,6 +257,7 @@ def _own_settings(files: Path, folder: RunFolder, config: RunConfig, final: Path
     for setting, names in PROMPT_FILES.items():
         asked = getattr(config, setting)
         if asked in names and (files / asked).is_file():
+            published.check_prompt_file(files / asked)
             load_prompts(str(files / asked))
             atomic_write(folder.path / asked, (files / asked).read_bytes())
             changed[setting] = str(final.resolve() / asked)
@@ -264,14 +268,16 @@ def _own_settings(files: Path, folder: RunFolder, config: RunConfig, final: Path
 
 def _pairs(files: Path, folder: RunFolder) -> list[dict]:
     """Copy the pictures of whole pairs and return the lines of ``pairs.jsonl``."""
-    lines = []
+    lines, pixels = [], 0
     for pair in published.checked_pairs(files / PAIRS_FILE)[:MAX_PAIRS]:
         sources = {side: files / pair[side] for side in ("before", "after")}
         if not all(source.is_file() for source in sources.values()):
             continue
         number, names = len(lines), {}
         for side, source in sources.items():
-            published.checked_picture(source)
+            pixels += published.checked_picture(source)
+            if pixels > published.MAX_ALL_PIXELS:
+                raise InputError("The pictures of this repository are larger than any run draws them.")
             names[side] = f"samples/{_BROUGHT}/{side}-{number:05d}.png"
             target = folder.path / names[side]
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import httpx2
@@ -24,7 +24,9 @@ from huggingface_hub.errors import (
 )
 
 from rsm_app.hub.wire import Cancelled, Lost, Refused
+from trainers import failures
 from trainers.errors import FaultError, StudioError
+from trainers.proxies import proxy_sentence
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ NO_TOKEN = (
     "Nobody is signed in to the Hub. Sign in on this page, paste a token that may write, or run "
     "'hf auth login' in a shell and try again."
 )
+NO_TOKEN_IN_SHELL = (
+    "Nobody is signed in to the Hub. Run 'hf auth login', or set HF_TOKEN to a token that may write, and try "
+    "again."
+)
 _TOKEN = re.compile(r"hf_\w+")
 _KEPT = "What was uploaded is kept there, so a new try goes on from where this one ended."
 WORDS = {
@@ -50,6 +56,16 @@ WORDS = {
         "The token may not write to this repository.",
         "Use a token with the role 'write' that covers this account or organisation, or push to a repository "
         "of your own.",
+    ),
+    "read_only": _Words(
+        "The token may only read.",
+        "Make one with the role 'write' at huggingface.co/settings/tokens and use that.",
+    ),
+    "bad_token": _Words(*failures.TOKEN.split(". ", 1)),
+    "endpoint": _Words(*failures.ENDPOINT.split(". ", 1)),
+    "proxy": _Words(
+        "A proxy that the environment names cannot be used here.",
+        "Name an HTTP proxy in HTTPS_PROXY, unset ALL_PROXY, or, for a SOCKS proxy, install socksio.",
     ),
     "missing": _Words(
         "The repository was not found on the Hub, or it is private and this token may not see it.",
@@ -100,7 +116,11 @@ WORDS = {
     "offline": _Words(
         "The Hub is turned off here by HF_HUB_OFFLINE.", "Start the app without that variable and try again."
     ),
-    "card": _Words("The Hub refuses the model card's metadata.", "Report this; the card is made by the app."),
+    "card": _Words(
+        "The Hub refuses the model card's metadata.",
+        "Nothing was published. The rest of the message says which entry; it comes from the base model's own "
+        "card or the run's records.",
+    ),
     "disk": _Words("The disk is full.", "Free some space and try again."),
     "cancelled": _Words(
         "The push was cancelled; the repository's newest revision is unchanged.", "Push again. " + _KEPT
@@ -161,11 +181,19 @@ def told() -> Iterator[None]:
         Lost,
         HfHubHTTPError,
         httpx2.HTTPError,
+        httpx2.InvalidURL,
+        ImportError,  # a SOCKS proxy that is not supported
         OSError,
         ValueError,
         RuntimeError,
     ) as e:
         raise problem(e) from None  # the library's message may repeat what was sent
+
+
+def card_problem(messages: Iterable[str]) -> HubProblem:
+    """Return what the Hub finds wrong with a card's metadata as a problem."""
+    detail = " ".join(" ".join(messages).split())[:300]
+    return HubProblem("card", _TOKEN.sub("…", detail))
 
 
 def _refused(error: Refused) -> HubProblem:
@@ -181,10 +209,15 @@ def _known(error: BaseException) -> HubProblem | None:
         ("no_token", LocalTokenNotFoundError),
         ("offline", OfflineModeIsEnabled),
         ("name", HFValidationError),
+        ("endpoint", httpx2.UnsupportedProtocol | httpx2.InvalidURL),
     )
     for kind, error_type in kinds:
         if isinstance(error, error_type):
             return HubProblem(kind)
+    if failures.unsendable_token(error):
+        return HubProblem("bad_token")
+    if proxy_sentence(error):
+        return HubProblem("proxy")
     if isinstance(error, HfHubHTTPError):
         return HubProblem(_kind_of_answer(error))
     if isinstance(error, httpx2.ConnectError | httpx2.TimeoutException):
@@ -195,8 +228,7 @@ def _known(error: BaseException) -> HubProblem | None:
         return HubProblem("disk")
     words = str(error)
     if "metadata in README.md" in words:
-        detail = " ".join(words.partition("\n")[2].split())[:300]
-        return HubProblem("card", _TOKEN.sub("…", detail))
+        return card_problem(words.splitlines()[1:])
     return HubProblem("quota") if _speaks_of_quota(words) else None
 
 

@@ -7,28 +7,48 @@ pairs are copied field by field. A record that fails is refused with one sentenc
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from rsm_app.hub.card import PICTURE
 from trainers.adapter_file import WEIGHTS, Header, base_misfits, read_header
+from trainers.bounded_json import MAX_KEYS, iter_lines, read_json
 from trainers.coercion import from_mapping
 from trainers.config import RunConfig
 from trainers.errors import InputError
+from trainers.image_files import UnreadableImage, load_image
 from trainers.methods import METHODS
 from trainers.models import MODELS
+from trainers.prompts import RECORDS
 from trainers.rewards import REWARDS
-from trainers.run_folder import read_lines
+from trainers.terminal import printable
 
 MAX_DEPTH = 6
-MAX_PIXELS = 4096 * 4096
+MAX_PARTS = 5000  # values of a record, however deep
+MAX_TEXT = 1000
+MAX_METRIC_LINES = 100_000
+MAX_PAIR_LINES = 10_000
+MAX_PROMPT_LINES = 300_000
+MAX_ALL_PIXELS = 2**29  # of all pictures together: what 64 pairs of 2048 × 2048 have
 LARGEST = 2**63 - 1
 _COUNTS = ("updates", "images_sampled", "network_evaluations")
 _AMOUNTS = ("wall_seconds", "train_seconds", "drift")
+# Where str.splitlines ends a line.
+_LINE_ENDS = (
+    b"\n",
+    b"\r",
+    b"\v",
+    b"\f",
+    b"\x1c",
+    b"\x1d",
+    b"\x1e",
+    b"\xc2\x85",
+    b"\xe2\x80\xa8",
+    b"\xe2\x80\xa9",
+)
 _METRIC = re.compile(r"[a-z_]{1,40}")
 
 
@@ -38,13 +58,10 @@ def read_record(path: Path) -> dict:
     Raises:
         InputError: It is none, or holds something else.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or not _plain(value):
+    value = read_json(path)
+    if value is None or not _plain(value) or _parts(value) > MAX_PARTS:
         raise InputError(f"{path.name} of this repository is damaged or was not written by RSM Studio.")
-    return value
+    return _shown(value)
 
 
 def checked_config(path: Path) -> RunConfig:
@@ -121,40 +138,57 @@ def checked_adapter(path: Path, config: RunConfig) -> None:
         raise InputError(*found)
 
 
-def checked_metrics(path: Path) -> list[dict]:
-    """Return the metrics as lines of plain numbers; what is no number is left out."""
-    lines = (
-        {k: v for k, v in line.items() if _METRIC.fullmatch(k) and _finite(v)} for line in read_lines(path)
-    )
-    return [line for line in lines if isinstance(line.get("step"), int)]
+def checked_metrics(path: Path) -> Iterator[dict]:
+    """Yield the metrics as lines of plain numbers; what is no number is left out.
+
+    Raises:
+        InputError: There are more lines than any run writes.
+    """
+    for number, line in enumerate(iter_lines(path)):
+        if number == MAX_METRIC_LINES:
+            raise InputError(f"{path.name} of this repository has more than {MAX_METRIC_LINES:,} lines.")
+        numbers = {name: value for name, value in line.items() if _METRIC.fullmatch(name) and _finite(value)}
+        if isinstance(numbers.get("step"), int) and len(numbers) <= MAX_KEYS:
+            yield numbers
 
 
 def checked_pairs(path: Path) -> list[dict]:
     """Return the lines of ``images/pairs.jsonl`` that are whole; their pictures are checked apart."""
     found = []
-    for line in read_lines(path):
+    for line in islice(iter_lines(path), MAX_PAIR_LINES):
         pictures = [line.get(side) for side in ("before", "after")]
         named = all(isinstance(name, str) and PICTURE.fullmatch(name) for name in pictures)
         prompt, seed = line.get("prompt"), line.get("seed")
         rewards = _numbers(line, ("reward_before", "reward_after"))
-        if named and rewards and isinstance(prompt, str) and len(prompt) <= 1000 and _whole(seed):
-            found.append(line)
+        if named and rewards and isinstance(prompt, str) and len(prompt) <= MAX_TEXT and _whole(seed):
+            found.append(line | {"prompt": " ".join(printable(prompt).split())})
     return found
 
 
-def checked_picture(path: Path) -> None:
-    """Check that a file is a whole PNG of a sane size.
+def checked_picture(path: Path) -> int:
+    """Check that a file is a whole PNG of a sane size; return its pixels.
 
     Raises:
         InputError: It is not.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        image = load_image(path, formats=("PNG",))
+    except UnreadableImage:
         raise InputError(f"{path.name} of this repository is not a whole PNG picture.") from None
+    return image.width * image.height
+
+
+def check_prompt_file(path: Path) -> None:
+    """Check that a file of prompts can be read in a bounded amount of memory; what it says is read later.
+
+    Raises:
+        InputError: It has more lines, or its records more parts, than any set of prompts.
+    """
+    content = path.read_bytes()
+    lines = sum(content.count(end) for end in _LINE_ENDS)
+    parts = content.count(b"[") + content.count(b"{") if path.suffix == RECORDS else 0
+    if lines > MAX_PROMPT_LINES or parts > 20 * MAX_PROMPT_LINES:
+        raise InputError(f"{path.name} of this repository has more than {MAX_PROMPT_LINES:,} lines.")
 
 
 def _sound_side(side: Mapping) -> bool:
@@ -194,10 +228,25 @@ def _plain(value: object, depth: int = 0) -> bool:
     if isinstance(value, dict):
         return all(len(key) <= 200 and _plain(part, depth + 1) for key, part in value.items())
     if isinstance(value, list):
-        return len(value) <= 10_000 and all(_plain(part, depth + 1) for part in value)
+        return all(_plain(part, depth + 1) for part in value)
     return (
         value is None
         or isinstance(value, bool)
         or _finite(value)
-        or (isinstance(value, str) and len(value) <= 1000)
+        or (isinstance(value, str) and len(value) <= MAX_TEXT)
     )
+
+
+def _parts(value: object) -> int:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + sum(map(_parts, value)) if isinstance(value, list) else 1
+
+
+def _shown(value: object) -> Any:
+    """Return a record whose texts may be printed: without what a terminal would obey."""
+    if isinstance(value, dict):
+        return {printable(name): _shown(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_shown(part) for part in value]
+    return printable(value) if isinstance(value, str) else value

@@ -33,7 +33,7 @@ from rsm_app.hub.push_status import (
 )
 from rsm_app.hub.sending import Freight
 from rsm_app.hub.sign_in import Token
-from rsm_app.hub.target import Target, changes, look, stamp
+from rsm_app.hub.target import Target, changes, check_card, look, stamp
 from rsm_app.hub.wire import Conversation, conversation
 from trainers.errors import FaultError, InputError, StudioError
 from trainers.processes import process_identity
@@ -188,18 +188,25 @@ class Push:
         approved = self.status.approved
         if approved and stamp(target, gathered) != approved and not changes(target, gathered).nothing_new:
             raise HubProblem("moved")
+        self._patiently(talk, lambda: check_card(gathered, self._token, self._api.endpoint))
         if not target.exists:
             self._update(message="Making the repository.")
-            self._patiently(
-                talk, lambda: self._api.create_repo(repo, private=self.status.private, exist_ok=True)
-            )
+            self._make(talk, target)
             target = self._patiently(talk, lambda: look(repo, self._token, self._api.endpoint))
             if approved:  # a new try begins with the repository that this one made
                 self._update(approved=stamp(target, gathered))
         elif not target.may_write:
-            raise HubProblem("forbidden")
+            raise target.refusal()
         self._update(url=f"{self._api.endpoint}/{repo}")
         return target
+
+    def _make(self, talk: Conversation, target: Target) -> None:
+        """Make the repository; only the Hub knows for certain whether one may."""
+        private = self.status.private
+        try:
+            self._patiently(talk, lambda: self._api.create_repo(target.repo, private=private, exist_ok=True))
+        except HubProblem as problem:
+            raise target.refusal() if problem.kind == "forbidden" else problem from None
 
     def _deliver(self, talk: Conversation, freight: Freight, gathered: Bundle, target: Target) -> str:
         repo, additions = self.status.repo, freight.operations

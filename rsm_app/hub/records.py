@@ -21,6 +21,7 @@ from trainers.prompts import builtin_sets, load_rows
 from trainers.rewards.own import own_name
 from trainers.rewards.remote import JUDGE_VARIABLES, SERVER_VARIABLE
 from trainers.run_folder import RunFolder, read_json
+from trainers.run_inputs import kept
 
 PROMPT_FILES = {name: (f"{name}.txt", f"{name}{LINES}") for name in ("prompts", "heldout_prompts")}
 PROMPT_NAMES = tuple(name for names in PROMPT_FILES.values() for name in names)
@@ -67,8 +68,9 @@ def recipe(folder: RunFolder, config: RunConfig, base: Base) -> Recipe:
     settings = without_folders({name: value for name, value in stored.items() if name not in _ADDRESSES})
     settings |= {"model": base.name, "start_adapter": ""}
     own, missing = {}, list(_missing(config, base))
+    held = kept(folder, config)
     for name, targets in PROMPT_FILES.items():
-        path = Path(getattr(config, name)).expanduser()
+        path = _expanded(getattr(held, name))
         if getattr(config, name) in builtin_sets():
             continue
         target, content = _published_prompts(path, targets)
@@ -114,11 +116,18 @@ def _beginning(folder: RunFolder, config: RunConfig) -> tuple[str, str]:
         return f"The LoRA of {_called(own)}, and trained on since.", own
     if not config.start_adapter:
         return "", ""
-    start = RunFolder(Path(config.start_adapter).expanduser())
+    start = RunFolder(_expanded(config.start_adapter))
     source = "" if _trained(start) else _imported(start)
     if source:
         return f"Training began from the LoRA of {_called(source)}.", source
     return "Training began from another LoRA, which is not part of this.", ""
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # there is no home for a ~ here, so nothing is there either
+        return Path(text)
 
 
 def _imported(folder: RunFolder) -> str:

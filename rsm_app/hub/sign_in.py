@@ -6,13 +6,16 @@ environment variable, no part of any file, message or record of this project.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub import HfApi
 
 from rsm_app.hub.problems import NO_TOKEN, told
 from rsm_app.hub.wire import conversation
+from trainers import failures
 from trainers.errors import InputError
 
 MOST_REPOSITORIES = 1000
@@ -58,11 +61,31 @@ class Account:
         name: The account.
         owners: The account and its organisations that it may publish for, the account first.
         may_write: Whether the token may write at all; None when the Hub does not say.
+        readable: Organisations in which the account may only read.
+        scopes: For a fine-grained token, the accounts and repositories that it may write to; None for others,
+            and where the Hub does not say.
     """
 
     name: str
     owners: tuple[str, ...]
     may_write: bool | None
+    readable: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | None = None
+
+    def why_not(self, repo: str) -> str:
+        """Return why the token may not make or write a repository, a sentence; empty when it may try.
+
+        Args:
+            repo: Its full name.
+        """
+        owner = repo.partition("/")[0]
+        if owner in self.readable:
+            return f"Your role in the organization {owner} only lets you read."
+        if self.scopes is not None and not {owner, repo} & set(self.scopes):
+            return f"This fine-grained token does not cover writing to {repo}."
+        if owner not in self.owners:
+            return f"The account {self.name} is no member of {owner}, as far as this token shows."
+        return ""
 
 
 def checked_token(text: str, source: str = "pasted") -> Token:
@@ -74,14 +97,32 @@ def checked_token(text: str, source: str = "pasted") -> Token:
     text = text.strip()
     if not text:
         raise InputError("The token is empty. Paste it from huggingface.co/settings/tokens.")
-    if not text.isascii() or not text.isprintable() or " " in text:
+    if not _sendable(text):
         raise InputError("That is not a token: it has spaces or special characters. Copy it once more.")
     return Token(text, source)
 
 
+def _sendable(text: str) -> bool:
+    """Whether a text can be part of a request's header; a no-break space or a curly quote cannot."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def local_token() -> Token | None:
-    """Return the token of ``hf auth login`` on this machine; None when there is none."""
-    text = huggingface_hub.get_token()
+    """Return the token of ``HF_TOKEN`` or of ``hf auth login`` on this machine; None when there is none.
+
+    Raises:
+        InputError: There is something in its place that is no token, or that cannot be read.
+    """
+    try:
+        text = (huggingface_hub.get_token() or "").strip()
+    except (OSError, ValueError) as error:  # the file is closed to this user, a folder, or no text
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(
+            f"This machine's Hub token cannot be read ({why}). Sign in again with 'hf auth login', or set "
+            "HF_TOKEN."
+        ) from None
+    if text and not _sendable(text):
+        raise InputError(failures.TOKEN)
     return Token(text, "this machine") if text else None
 
 
@@ -117,8 +158,25 @@ def account(token: Token, endpoint: str | None = None) -> Account:
     details = (record.get("auth") or {}).get("accessToken") or {}
     role = details.get("role")
     may_write = None if role in (None, "fineGrained") else role == "write"
-    groups = [str(org.get("name")) for org in record.get("orgs") or () if org.get("name")]
-    return Account(name, (name, *groups), may_write)
+    groups = [org for org in record.get("orgs") or () if org.get("name")]
+    reading = tuple(str(org["name"]) for org in groups if org.get("roleInOrg") == "read")
+    writing = [str(org["name"]) for org in groups if org.get("roleInOrg") != "read"]
+    return Account(name, (name, *writing), may_write, reading, _scopes(details.get("fineGrained")))
+
+
+def _scopes(rights: Any) -> tuple[str, ...] | None:
+    """Return the names that a fine-grained token may write to; None where the Hub does not list them."""
+    scoped = rights.get("scoped") if isinstance(rights, Mapping) else None
+    if not isinstance(scoped, list):
+        return None
+    names = []
+    for entry in scoped:
+        entity, permissions = entry.get("entity") or {}, entry.get("permissions") or ()
+        if "repo.write" in permissions:
+            if not entity.get("name"):
+                return None  # of something whose name is not told: nothing can be said for certain
+            names.append(str(entity["name"]))
+    return tuple(names)
 
 
 def repositories(token: Token, owner: str, endpoint: str | None = None) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from rsm_app.hub.bundle import Bundle, BundleFile, is_ours
 from rsm_app.hub.names import checked_name
-from rsm_app.hub.problems import HubProblem, told
-from rsm_app.hub.sign_in import Token, account
+from rsm_app.hub.problems import HubProblem, card_problem, told
+from rsm_app.hub.sign_in import Account, Token, account
 from rsm_app.hub.wire import conversation
+
+BAD_REQUEST = 400
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Target:
         may_write: Whether the token may write to it, or create it.
         head: Its newest commit; empty when it does not exist.
         files: Path → file.
+        why_not: Why it may not be written, if known: a key of ``problems.WORDS``, and a sentence or none.
     """
 
     repo: str
@@ -49,6 +53,11 @@ class Target:
     may_write: bool = False
     head: str = ""
     files: Mapping[str, RemoteFile] = field(default_factory=dict)
+    why_not: tuple[str, str] | None = None
+
+    def refusal(self) -> HubProblem:
+        """Return what to say and do where it may not be written."""
+        return HubProblem(*(self.why_not or ("forbidden", "")))
 
 
 @dataclass(frozen=True)
@@ -96,10 +105,33 @@ def look(repo: str, token: Token, endpoint: str | None = None) -> Target:
         except HubProblem as problem:
             if problem.kind != "missing":
                 raise
-            own = repo.partition("/")[0] in person.owners
-            return Target(repo, may_write=own and person.may_write is not False)
+            obstacle = _obstacle(person, repo)
+            return Target(repo, may_write=obstacle is None, why_not=obstacle)
         files = {file.rfilename: _remote(file) for file in info.siblings or ()}
-        return Target(repo, True, bool(info.private), _may_write(api, repo), info.sha or "", files)
+        obstacle = None if _may_write(api, repo) else _obstacle(person, repo) or ("forbidden", "")
+        return Target(repo, True, bool(info.private), obstacle is None, info.sha or "", files, obstacle)
+
+
+def check_card(bundle: Bundle, token: Token, endpoint: str | None = None) -> None:
+    """Let the Hub read a card's metadata, as it will again with the commit; nothing is made or written.
+
+    Raises:
+        HubProblem: It refuses them (``card``), or cannot be asked.
+    """
+    url = f"{HfApi(endpoint=endpoint).endpoint}/api/validate-yaml"
+    card, headers = {"repoType": "model", "content": bundle.card}, build_hf_headers(token=token.reveal())
+    with conversation(), told():
+        answer = get_session().post(url, json=card, headers=headers)
+        if answer.status_code == BAD_REQUEST:
+            raise card_problem(str(entry.get("message")) for entry in answer.json().get("errors") or ())
+        hf_raise_for_status(answer)
+
+
+def _obstacle(person: Account, repo: str) -> tuple[str, str] | None:
+    if person.may_write is False:
+        return "read_only", ""
+    sentence = person.why_not(repo)
+    return ("forbidden", sentence) if sentence else None
 
 
 def changes(target: Target, bundle: Bundle) -> Changes:

@@ -19,6 +19,11 @@ from huggingface_hub.utils import parse_ratelimit_headers
 
 TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+_LOOPBACK = (
+    "all://localhost",
+    "all://127.0.0.1",
+    "all://[::1]",
+)  # a Hub on this machine: no proxy reaches it
 _ASKED_TO_WAIT = 429
 _present = threading.local()
 _installing = threading.Lock()
@@ -130,7 +135,8 @@ def _install() -> None:
             # Files are sent over HTTP on purpose: so they are counted, and stop when the push is cancelled.
             logging.getLogger("huggingface_hub._commit_api").setLevel(logging.ERROR)
             hooks = get_session().event_hooks  # the library's own: offline mode, request ids
-            set_client_factory(lambda: _Client(event_hooks=hooks, follow_redirects=True, timeout=None))
+            own = {"event_hooks": hooks, "mounts": dict.fromkeys(_LOOPBACK)}
+            set_client_factory(lambda: _Client(**own, follow_redirects=True, timeout=None))
             _installed = True
 
 

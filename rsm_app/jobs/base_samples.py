@@ -17,6 +17,7 @@ from rsm_app.jobs.store import ROOT
 from rsm_app.jobs.workers import limit_memory
 from trainers.config import RunConfig
 from trainers.errors import FaultError, InputError
+from trainers.failures import known_cause
 
 TIMEOUT_SECONDS = 120.0
 _NO_LIMITS = Limits()
@@ -45,24 +46,19 @@ def check_spread(
     if found := size_problems(config, present, limits, prompts):
         raise InputError(*found)
     own_memory = limits.run_memory_mb if usable(config.device, present)[:1] == (CPU,) else 0.0
-    with tempfile.TemporaryDirectory(prefix="rsm-spread-") as place:
-        if prompts is not None:
-            own = Path(place) / "prompts.txt"
-            own.write_text(prompts, encoding="utf-8")
-            config = dataclasses.replace(config, prompts=str(own))
-        request = Path(place) / "config.json"
-        request.write_text(config.to_json(), encoding="utf-8")
-        words = [sys.executable, "-m", "trainers", "spread", "--config", str(request), "--json"]
-        environment = worker_environment(settings=dataclasses.asdict(config))
-        try:
-            done = _run(words, environment, timeout, own_memory)
-        except subprocess.TimeoutExpired:
-            raise FaultError(
-                f"Drawing the samples took longer than {timeout:g} seconds and was ended; the machine may be "
-                "busy with another run. Try again when that has ended."
-            ) from None
-        except OSError as error:
-            raise FaultError(f"The samples could not be drawn: {error.strerror or error}.") from error
+    environment = worker_environment(settings=dataclasses.asdict(config))
+    try:
+        with tempfile.TemporaryDirectory(prefix="rsm-spread-", ignore_cleanup_errors=True) as place:
+            words = [sys.executable, "-m", "trainers", "spread", "--config", _request(config, prompts, place)]
+            done = _run([*words, "--json"], environment, timeout, own_memory)
+    except subprocess.TimeoutExpired:
+        raise FaultError(
+            f"Drawing the samples took longer than {timeout:g} seconds and was ended; the machine may be "
+            "busy with another run. Try again when that has ended."
+        ) from None
+    except OSError as error:
+        why = known_cause(error) or f"{error.strerror or error}."
+        raise FaultError(f"The samples could not be drawn: {why}") from error
     return _answer(done)
 
 
@@ -70,7 +66,13 @@ def _run(
     words: list[str], environment: dict[str, str], timeout: float, memory_mb: float
 ) -> subprocess.CompletedProcess:
     with subprocess.Popen(
-        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         try:
             limit_memory(process.pid, memory_mb)
@@ -78,6 +80,17 @@ def _run(
         finally:
             process.kill()  # it is gone already unless its time is over
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _request(config: RunConfig, prompts: str | None, place: str) -> str:
+    """Write the settings, and own prompts, into a folder; return the settings' path."""
+    if prompts is not None:
+        own = Path(place) / "prompts.txt"
+        own.write_text(prompts, encoding="utf-8")
+        config = dataclasses.replace(config, prompts=str(own))
+    request = Path(place) / "config.json"
+    request.write_text(config.to_json(), encoding="utf-8")
+    return str(request)
 
 
 def _answer(done: subprocess.CompletedProcess) -> dict:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from trainers.rewards.own import refusal
 from trainers.rewards.remote import JUDGE_VARIABLES, KEY_VARIABLE
 
+OUTPUT = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:replace"}
 MORE_VARIABLE = "RSM_WORKER_ENV"
 _SECRET = re.compile(
     r"(^|_)((TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?\d*|AUTH|"
@@ -54,7 +55,8 @@ def worker_environment(
         settings: Those of the worker's run.
 
     Returns:
-        The variables that a worker needs, with unbuffered output so that last words reach the log.
+        The variables that a worker needs, with unbuffered output so that last words reach the log, in the
+        encoding in which the log is read.
     """
     source = os.environ if source is None else source
     asked = {name.strip() for name in source.get(MORE_VARIABLE, "").split(",")}
@@ -65,7 +67,7 @@ def worker_environment(
         for name, value in source.items()
         if name in asked or (name != key and _passes(name, value))
     }
-    return {**clean, "PYTHONUNBUFFERED": "1"}
+    return {**clean, **OUTPUT}
 
 
 def _passes(name: str, value: str) -> bool:

@@ -14,12 +14,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
+import gradio as gr
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
 from PIL import Image
 
 from rsm_app.jobs.store import Run, RunStore
 from rsm_app.ui.asgi import App, Receive, Scope, Send, answer
+from trainers.failures import known_cause
 
 _RUNS, _END = "of-runs", "-"  # the ids of runs stand between these two; no id is the second
 _SHOWN = "rsm_runs"
@@ -45,19 +47,36 @@ def folder_of(cache: str | os.PathLike, runs: Iterable[str]) -> Path:
 
 
 def save_whole(img: Image.Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
-    """Do what Gradio's ``save_pil_to_cache`` does, but leave a file alone that is there already."""
+    """Do what Gradio's ``save_pil_to_cache`` does, but leave a file alone that is there already.
+
+    Raises:
+        gr.Error: It cannot be written; the page shows the sentence.
+    """
     content = processing_utils.encode_pil_to_bytes(img, format)
     folder = folder_of(cache_dir, img.info.get(_SHOWN, ())) / processing_utils.hash_bytes(content)
-    folder.mkdir(exist_ok=True, parents=True)
-    path = (folder / f"{name}.{format}").resolve()
+    path = folder / f"{name}.{format}"
+    try:
+        _write(path, content)
+    except OSError as error:
+        why = known_cause(error) or f"{error.strerror or error}."
+        raise gr.Error(f"A picture could not be shown. {why}", print_exception=False) from error
+    return str(path.resolve())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True, parents=True)
     try:
         os.utime(path)  # the cache forgets what was not used for long
     except FileNotFoundError:
         # Not ``atomic_write``: a cache need not outlive a power cut, and waiting for the disk would be felt.
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(content)
-        os.replace(file.name, path)
-    return str(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            part = file.name
+            try:
+                file.write(content)
+            except OSError:
+                os.unlink(part)
+                raise
+        os.replace(part, path)
 
 
 def write_pictures_whole() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from rsm_app.hub.bundle import PAIRS_FILE, Bundle
 from rsm_app.hub.target import Changes, Target
 from rsm_app.ui.history import size
+from trainers.image_files import UnreadableImage, load_image
 
 _SMALL_BYTES = 60_000
 _GRID_SIDE, _GALLERY_SIDE = 1200, 256
@@ -74,7 +75,8 @@ def target_html(target: Target, changes: Changes, private: bool) -> str:
     """Say in words what is there already and what a push would change."""
     name = f"<b>{escape(target.repo)}</b>"
     if not target.may_write:
-        return _line("bad", f"{name} may not be written with this token. Choose a repository of your own.")
+        why = escape(str(target.refusal())) if target.why_not else "Choose a repository of your own."
+        return _line("bad", f"{name} may not be written with this token. {why}")
     if not target.exists:
         kind = "private" if private else "public, for everybody to see"
         return _line(
@@ -120,10 +122,12 @@ def _picture(bundle: Bundle, path: str, side: int) -> str:
         return ""
     with file.open() as source:
         content = source.read()
-    if len(content) <= _SMALL_BYTES:
+    try:
+        small = load_image(io.BytesIO(content))
+    except UnreadableImage:
+        return ""
+    if len(content) <= _SMALL_BYTES and max(small.size) <= _GRID_SIDE:
         return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    with Image.open(io.BytesIO(content)) as picture:
-        small = picture.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     drawn = io.BytesIO()
     small.save(drawn, "WEBP", quality=88)

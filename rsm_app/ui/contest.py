@@ -5,6 +5,7 @@ Runs are called A, B, C, … in the order in which they were chosen.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,8 +17,8 @@ from rsm_app.ui import curves, gains, pictures
 from rsm_app.ui.cached import of_runs
 from rsm_app.ui.live import run_title
 from rsm_app.ui.result import decimals, duration, is_finite, number, reward_title
+from rsm_app.ui.sight import metrics_of, probes_of
 from rsm_app.ui.theme import SERIES
-from trainers.run_folder import read_lines
 
 MIN_RUNS, MAX_RUNS = 2, len(SERIES)
 LETTERS = "ABCDEF"
@@ -57,7 +58,7 @@ def training_curves(chosen: Sequence[Entry], metric: str, axis: str) -> dict:
     limit = _POINTS // max(1, len(chosen))
     rows = []
     for entry in chosen:
-        lines = [line for line in entry.run.folder.read_metrics() if is_finite(line.get(metric))]
+        lines = [line for line in metrics_of(entry.run.folder.metrics) if is_finite(line.get(metric))]
         rows += _rows(entry, _with_last(curves.thin(lines, limit), lines), metric, axis)
     return _plot(rows, axis)
 
@@ -78,13 +79,16 @@ def probed(chosen: Sequence[Entry]) -> list[str]:
 
 def _probes(run: Run) -> list[dict]:
     """Return the mean held-out reward of each look during training, at its update."""
-    images = {line.get("step"): line.get("images_sampled") for line in run.folder.read_metrics()}
+    lines = [line for line in metrics_of(run.folder.metrics) if is_finite(line.get("step"))]
+    steps = [line["step"] for line in lines]
     found = []
-    for line in read_lines(run.path / "probes.jsonl"):
+    for line in probes_of(run.folder.probes):
         rewards = line.get("reward")
         values = [v for v in rewards if is_finite(v)] if isinstance(rewards, list) else []
         if values:
-            drawn = images.get(line.get("step"), 0 if line.get("step") == 0 else None)
+            # Of a long run not every update is read: the pictures of the last one before the look.
+            before = bisect_right(steps, line["step"]) if is_finite(line.get("step")) else None
+            drawn = lines[before - 1].get("images_sampled") if before else before
             found.append(line | {"value": sum(values) / len(values), "images_sampled": drawn})
     return found if len(found) >= 2 else []
 
@@ -92,7 +96,7 @@ def _probes(run: Run) -> list[dict]:
 def _ends(entry: Entry) -> list[dict]:
     """Return the comparison's means as the two ends of a line."""
     before, after = _mean(entry, "before"), _mean(entry, "after")
-    last = (entry.run.folder.read_metrics() or [{}])[-1]
+    last = (metrics_of(entry.run.folder.metrics) or [{}])[-1]
     start = dict.fromkeys(AXES, 0) | {"value": before}
     return [start, {axis: last.get(axis) for axis in AXES} | {"value": after}]
 

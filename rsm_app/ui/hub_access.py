@@ -95,7 +95,10 @@ def who_html(name: str, source: str, request: gr.Request) -> str:
 
 
 def _why_not_the_machine_s() -> str:
-    if on_space() or local_token() is None:
+    try:
+        if on_space() or local_token() is None:
+            return ""
+    except InputError:  # whatever is in its place is no account
         return ""
     if _switched_off():
         return f" This machine has an account, which is not used here: {MACHINE_ACCOUNT} says so."

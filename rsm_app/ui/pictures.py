@@ -14,12 +14,14 @@ from PIL import Image
 from rsm_app.jobs.store import Run
 from rsm_app.ui.cached import of_runs
 from rsm_app.ui.result import is_finite
+from trainers.image_files import UnreadableImage, load_image
 from trainers.run_folder import read_lines
 
 GALLERY_SIZE = 12
 STRIP_ROWS = 8
 THUMBNAIL, LARGE = 128, 512
 _STRIP_SIDE = 64
+_STRIP_LENGTH = 64  # pictures of one look; a run draws a few
 _GAP = 4
 ORDERS = {
     "gain": "Largest gain first",
@@ -33,13 +35,15 @@ def open_sample(run: Run, relative: object) -> Image.Image | None:
     if not isinstance(relative, str):
         return None
     folder = run.folder.samples.resolve()
-    path = (run.path / relative).resolve()
+    try:
+        path = (run.path / relative).resolve()
+    except (OSError, ValueError):  # no name that a file can have
+        return None
     if not path.is_relative_to(folder) or path.suffix.lower() not in (".png", ".webp", ".jpg"):
         return None
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, ValueError):
+        return load_image(path)
+    except UnreadableImage:
         return None
 
 
@@ -78,7 +82,7 @@ def probe_strip(run: Run, probes: Sequence[dict]) -> list[tuple[Image.Image, str
     found = []
     for line in _spread_out(probes, STRIP_ROWS):
         names = line.get("pictures") if isinstance(line.get("pictures"), list) else []
-        drawn = [picture for name in names if (picture := open_sample(run, name))]
+        drawn = [picture for name in names[:_STRIP_LENGTH] if (picture := open_sample(run, name))]
         if drawn:
             found.append((of_runs(_in_a_row(drawn), [run]), _strip_caption(line)))
     return found

@@ -18,7 +18,7 @@ from rsm_app.hub.names import checked_name, suggestions
 from rsm_app.hub.push import Push
 from rsm_app.hub.push_status import cancel_push, read_push
 from rsm_app.hub.sign_in import Token, account, repositories
-from rsm_app.hub.target import changes, look, stamp
+from rsm_app.hub.target import changes, check_card, look, stamp
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import costly, importing
@@ -235,6 +235,7 @@ class _Page:
             token = find()
             name = checked_name(_completed(repo, token))
             gathered, target = bundle(run.path, name, token), look(name, token)
+            check_card(gathered, token)
         except StudioError as error:
             return closed | {parts.problems: _problems(error), parts.target: ""}
         told = changes(target, gathered)

@@ -157,7 +157,7 @@ def _sentence(supervisor: Supervisor, run: Run, row: Row) -> str:
 
 def losses(run: Run, row: Row) -> str:
     """Say in a question what would be lost with a run."""
-    updates, pairs = len(run.folder.read_metrics()), len(run.folder.read_pairs())
+    updates, pairs = max(run.status().updates, len(run.folder.read_metrics())), len(run.folder.read_pairs())
     checkpoints = len(list(run.folder.checkpoints.glob("*.safetensors")))
     lost = [
         "its settings",

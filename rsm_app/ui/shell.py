@@ -11,6 +11,7 @@ from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import about, api, compare, costly, lab, playground, publish, runs, serving, space, train
+from rsm_app.ui.addresses import call_itself_directly, listening_host
 from rsm_app.ui.cached import write_pictures_whole
 from rsm_app.ui.fair_queue import FairQueue
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
@@ -124,9 +125,10 @@ def serve(host: str, port: int) -> None:
     """Build the pages, keep the queue moving and serve until the process ends.
 
     Raises:
-        InputError: An environment variable has a wrong value.
+        InputError: An environment variable has a wrong value, or the host is not this machine's.
         OSError: The address cannot be served.
     """
+    host = listening_host(host, port)
     check_proxies(host)
     supervisor = Supervisor(default_store())
     demo = build(supervisor)
@@ -140,6 +142,7 @@ def launch(demo: gr.Blocks, supervisor: Supervisor, host: str, port: int, block:
     Nothing of the machine's files is offered beside what handlers return.
     """
     write_pictures_whole()
+    call_itself_directly()
     demo.launch(
         **serving.prepare(demo, supervisor),
         max_threads=costly.PLACES,

@@ -6,6 +6,7 @@ to the page. Which run a tab shows is in its address (``?run=ID``) and in the br
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -162,13 +163,17 @@ class _Page:
     async def poll(self, run_id: object, seen: str, request: gr.Request) -> dict:
         """Bring the head of the run panel up to date; changes nothing on disk.
 
-        It reads a few small files, which takes less time than handing it to a thread and back.
+        It reads a few small files, which takes less time than handing it to a thread and back. What takes
+        longer is read by a thread: others are waiting.
         """
         sight = self._sight(run_id, request)
         asked = run_id if isinstance(run_id, str) else ""
-        return watch.look(self.supervisor, self.panel, sight, asked, seen, self.empty_line)
+        words = (self.supervisor, self.panel, sight, asked, seen, self.empty_line)
+        if sight is None or sight.quick:
+            return watch.look(*words)
+        return await asyncio.to_thread(watch.look, *words)
 
-    async def due(self, run_id: object, request: gr.Request) -> dict:
+    def due(self, run_id: object, request: gr.Request) -> dict:
         """Say which parts of the run panel are due."""
         return watch.due(self.panel, self._sight(run_id, request))
 

@@ -23,7 +23,7 @@ from rsm_app.ui import curves, form, live, pictures, result, theme
 from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.panel import IDLE_SECONDS, TITLES, Panel
 from rsm_app.ui.run_table import publish_link
-from rsm_app.ui.sight import Sight, lines_of
+from rsm_app.ui.sight import Sight, metrics_of, probes_of
 from trainers.errors import InputError
 from trainers.preflight import groups_per_rollout
 from trainers.run_folder import RunFolder
@@ -174,7 +174,7 @@ def _signs_of(path: Path, *_stamps: tuple) -> str:
         groups = groups_per_rollout(form.restored_config(settings))
     except InputError:
         groups = 0
-    lines, probes = lines_of(folder.metrics), lines_of(folder.probes)
+    lines, probes = metrics_of(folder.metrics), probes_of(folder.probes)
     found = symptoms(lines, probes, groups, str(settings.get("reward", "")))
     return live.symptoms_html([*folder.read_notes().values(), *(symptom.text for symptom in found)])
 

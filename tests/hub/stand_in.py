@@ -25,7 +25,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from huggingface_hub import ModelCard
 
 from tests.hub.card_rules import metadata_errors
-from tests.hub.stored import LARGE, START, USERS, Refusal, Store
+from tests.hub.stored import LARGE, START, USERS, Refusal, Store, may_write
 
 
 class Hub:
@@ -57,7 +57,7 @@ class Hub:
         mine = user is not None and name.partition("/")[0] in (user["name"], *user["orgs"])
         if repo is None or (repo["private"] and not mine):
             raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
-        if write and not (mine and user["role"] == "write"):
+        if write and not (mine and may_write(user, name)):
             raise Refusal(403, "You don't have the rights to write to this repository.")
         if files and repo.get("gated") and not mine:
             raise Refusal(403 if user else 401, "Access to this model is restricted.", "GatedRepo")
@@ -74,7 +74,12 @@ class Hub:
     def whoami(self, request: Request):
         user = self.signed_in(request)
         token = {"displayName": "test", "role": user["role"]}
-        orgs = [{"type": "org", "name": org} for org in user["orgs"]]
+        if "scopes" in user:
+            entities = [{"type": "model" if "/" in name else "user", "name": name} for name in user["scopes"]]
+            scoped = [{"entity": entity, "permissions": ["repo.write"]} for entity in entities]
+            token["fineGrained"] = {"global": [], "scoped": scoped}
+        roles = dict.fromkeys(user["orgs"], "write") | dict.fromkeys(user.get("reads", ()), "read")
+        orgs = [{"type": "org", "name": org, "roleInOrg": role} for org, role in roles.items()]
         return {
             "type": "user",
             "name": user["name"],
@@ -86,7 +91,7 @@ class Hub:
     async def create(self, request: Request):
         user, wanted = self.signed_in(request), await request.json()
         owner = wanted.get("organization") or user["name"]
-        if user["role"] != "write" or owner not in (user["name"], *user["orgs"]):
+        if not may_write(user, f"{owner}/{wanted['name']}"):
             raise Refusal(403, f"You don't have the rights to create a model under the namespace '{owner}'.")
         name = f"{owner}/{wanted['name']}"
         address = f"{request.base_url}{name}"

@@ -13,7 +13,20 @@ USERS = {
     "hf_annWrites": {"name": "ann", "role": "write", "orgs": ["shapes-club"]},
     "hf_annReads": {"name": "ann", "role": "read", "orgs": []},
     "hf_bobWrites": {"name": "bob", "role": "write", "orgs": []},
+    "hf_cleReadsClub": {"name": "cle", "role": "write", "orgs": [], "reads": ["shapes-club"]},
+    "hf_annFine": {"name": "ann", "role": "fineGrained", "orgs": [], "scopes": ["ann/one"]},
+    "hf_annFineAll": {"name": "ann", "role": "fineGrained", "orgs": ["shapes-club"], "scopes": ["ann"]},
 }
+
+
+def may_write(user: dict, name: str) -> bool:
+    """Whether a user's token may write to a repository, as the roles and scopes of the Hub have it."""
+    owner = name.partition("/")[0]
+    if "scopes" in user:
+        return bool({owner, name} & set(user["scopes"]))
+    return user["role"] == "write" and owner in (user["name"], *user["orgs"])
+
+
 LARGE = (".safetensors", ".png", ".bin")
 START = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
 

@@ -206,7 +206,7 @@ def test_an_account_without_room_is_told(hub, push):
 
 
 @pytest.mark.parametrize(
-    ("token", "kind"), [("hf_nobody", "sign_in"), (READER, "forbidden"), (OTHER, "forbidden")]
+    ("token", "kind"), [("hf_nobody", "sign_in"), (READER, "read_only"), (OTHER, "forbidden")]
 )
 def test_tokens_that_do_not_fit(hub, push, token, kind):
     with pytest.raises(HubProblem) as caught:

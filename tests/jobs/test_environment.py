@@ -2,7 +2,7 @@
 
 import pytest
 
-from rsm_app.jobs.environment import is_secret, worker_environment
+from rsm_app.jobs.environment import OUTPUT, is_secret, worker_environment
 
 SECRET = [
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "MY_SECRET", "RSM_TOKEN1"),
@@ -25,18 +25,18 @@ NEEDED = [
 @pytest.mark.parametrize("name", SECRET)
 def test_names_of_secrets_are_recognised(name):
     assert is_secret(name)
-    assert worker_environment({name: "x"}) == {"PYTHONUNBUFFERED": "1"}
+    assert worker_environment({name: "x"}) == OUTPUT
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_known_to_be_needed_stays_behind(name):
-    assert worker_environment({name: "x"}) == {"PYTHONUNBUFFERED": "1"}
+    assert worker_environment({name: "x"}) == OUTPUT
 
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_programs_and_libraries_need_passes(name):
     assert not is_secret(name)
-    assert worker_environment({name: "1", "HF_TOKEN": "x"}) == {name: "1", "PYTHONUNBUFFERED": "1"}
+    assert worker_environment({name: "1", "HF_TOKEN": "x"}) == {name: "1", **OUTPUT}
 
 
 def test_the_variable_that_the_owner_names_as_the_judge_s_key_is_a_secret_under_any_name():

@@ -2,8 +2,12 @@
 
 import base64
 import io
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
+import psutil
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -15,6 +19,9 @@ from rsm_app.jobs.store import RunStore
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import compare, playground, shell
 from rsm_app.ui.api import Api, build
+from tests.faults.clients import Client as Tab
+from tests.faults.clients import Notes, Page
+from tests.faults.many_runs import finished_run
 from tests.jobs.small_runs import SMALL, small_config, wait_for
 from tests.ui.asking import asker
 from trainers.errors import InputError
@@ -179,3 +186,30 @@ def test_a_run_from_a_shell_is_everybody_s(api):
     run = api.supervisor.submit(small_config(), None, "").id
     assert api.run_status(STRANGER, run)["run"] == run
     assert api.stop_run(STRANGER, run)["state"] == "stopped"
+
+
+def test_a_visitor_s_hostile_runs_break_no_list_and_stop_no_poll(server, store, client):
+    """60 MB of metrics, half a surrogate pair in the settings and a bomb of a status, all of them shared."""
+    plain, evil = finished_run(store, 900), finished_run(store, 901)
+    settings = json.loads(evil.folder.config.read_text()) | {"judge_question": "\ud800\n```\n\x1b]0;x\x07"}
+    evil.folder.config.write_text(json.dumps(settings))
+    evil.folder.metrics.write_bytes(b"{}\n" * 20_000_000)
+    bomb = finished_run(store, 902)
+    bomb.folder.report.write_bytes(b'{"paired": ' + b"[" * 400_000)
+    process = psutil.Process(server.process.pid)
+    page, before = Page.read(server.url, server.port), process.memory_info().rss
+    visitors = [Tab(page, Notes(), 0.0, number) for number in range(4)]
+    runs = [evil.id, plain.id, bomb.id, evil.id]
+
+    def look(visitor, run):
+        return [visitor._direct("poll", [run, ""]), visitor._call("due", [run])]
+
+    with ThreadPoolExecutor(4) as pool:
+        looked = [pool.submit(look, *pair) for pair in zip(visitors, runs, strict=True)]
+        listed = {row["run"] for row in call(client, "list_runs")}
+        shown = [future.result(120)[0][0] for future in looked]
+    assert {plain.id, evil.id, bomb.id} <= listed
+    assert all(run in html for run, html in zip(runs, shown, strict=True))
+    assert process.memory_info().rss - before < 300 * 2**20
+    for run in (plain, evil, bomb):
+        shutil.rmtree(run.path)

@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from trainers.errors import FaultError
+from trainers.failures import known_cause
+from trainers.proxies import is_loopback
 
 MOST_BYTES = 16 * 2**20
 LONGEST_PAUSE = 20.0
@@ -65,6 +67,9 @@ class Endpoint:
         key: sent as a bearer token with every request; never part of a message.
         parallel: requests that are made at the same time at most.
 
+    Raises:
+        FaultError: the environment's proxy cannot be used.
+
     Attributes:
         unpack: reads the explanation of a failure; what it raises means that it is plain text.
         check: called with the seconds waited, several times a second while an answer is awaited; what it
@@ -82,12 +87,18 @@ class Endpoint:
         self.check: Callable[[float], None] = lambda seconds: None
         self._key = key
         sent = {"Accept-Encoding": "identity"}  # a small answer must not unpack to a huge one
-        self._client = httpx.AsyncClient(
-            timeout=timeout,
-            headers=sent | ({"Authorization": f"Bearer {key}"} if key else {}),
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel),
-        )
+        limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
+        try:
+            self._client = httpx.AsyncClient(
+                timeout=timeout,
+                headers=sent | ({"Authorization": f"Bearer {key}"} if key else {}),
+                follow_redirects=False,
+                limits=limits,
+                transport=httpx.AsyncHTTPTransport(limits=limits) if is_loopback(address) else None,
+            )
+        except (ImportError, ValueError) as error:
+            why = known_cause(error) or type(error).__name__
+            raise FaultError(f"The endpoint {shown(address)} of '{name}' cannot be asked. {why}") from error
         self._given_up = threading.Event()
 
     def post(

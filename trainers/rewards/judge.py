@@ -12,7 +12,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 import re
 import sqlite3
 import threading
@@ -23,6 +22,7 @@ import torch
 
 from trainers.config import RunConfig
 from trainers.errors import FaultError
+from trainers.paths import folder_of
 from trainers.rewards.contract import Reward
 from trainers.rewards.endpoint import BadAnswer, Endpoint
 from trainers.rewards.quantise import to_uint8
@@ -168,10 +168,19 @@ def read_score(body: bytes) -> float:
     return score / HIGHEST
 
 
-def store_path() -> Path:
-    """Return where answers are kept: below ``RSM_CACHE``, else the user's cache folder."""
-    root = os.environ.get("RSM_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "rsm-studio" / "judge.sqlite"
+def store_path() -> Path | None:
+    """Return where answers are kept: below ``RSM_CACHE``, else the user's cache folder; None without a home.
+
+    Raises:
+        InputError: One of the variables names what no folder can be called.
+    """
+    root = folder_of("RSM_CACHE") or folder_of("XDG_CACHE_HOME")
+    if root is None:
+        try:
+            root = Path.home() / ".cache"
+        except RuntimeError:  # a container's user without a home or an entry among the users
+            return None
+    return root / "rsm-studio" / "judge.sqlite"
 
 
 def load(device: str = "cpu", config: RunConfig | None = None) -> Judge:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainers.errors import FaultError
 from trainers.failures import known_cause
+from trainers.paths import folder_of
 from trainers.reachable import reachable
 
 
@@ -88,8 +89,8 @@ class Weights:
         return f"Connect to the Hub, or put its files into the folder {self.repo} of RSM_WEIGHTS."
 
     def _own(self) -> Path | None:
-        root = os.environ.get("RSM_WEIGHTS")
-        folder = Path(root).expanduser() / self.repo if root else None
+        root = folder_of("RSM_WEIGHTS")
+        folder = root / self.repo if root else None
         there = folder is not None and all((folder / name).is_file() for name in self.files)
         return folder if there else None
 
