@@ -22,7 +22,6 @@ from trainers.errors import InputError
 from trainers.image_files import UnreadableImage, load_image
 from trainers.methods import METHODS
 from trainers.models import MODELS
-from trainers.prompts import RECORDS
 from trainers.rewards import REWARDS
 from trainers.terminal import printable
 
@@ -186,7 +185,7 @@ def check_prompt_file(path: Path) -> None:
     """
     content = path.read_bytes()
     lines = sum(content.count(end) for end in _LINE_ENDS)
-    parts = content.count(b"[") + content.count(b"{") if path.suffix == RECORDS else 0
+    parts = content.count(b"[") + content.count(b"{")  # a .txt that holds JSON is read as JSON, too
     if lines > MAX_PROMPT_LINES or parts > 20 * MAX_PROMPT_LINES:
         raise InputError(f"{path.name} of this repository has more than {MAX_PROMPT_LINES:,} lines.")
 

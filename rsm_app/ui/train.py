@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from html import escape
-from pathlib import Path
 
 import gradio as gr
 
@@ -20,12 +18,11 @@ from rsm_app.jobs.own_prompts import own_prompts
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import copying, costly, field_problems, form, pictures, preflight, tuned, watch
-from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
+from rsm_app.ui.access import allowed, owners_of, visible_run
 from rsm_app.ui.hub_access import from_this_machine
-from rsm_app.ui.machine_paths import without_paths
-from rsm_app.ui.offering import offer
-from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
+from rsm_app.ui.panel import Panel, build_panel
 from rsm_app.ui.press import on_press
+from rsm_app.ui.run_actions import RunActions, problems_html
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
 from trainers.errors import InputError, StudioError
 from trainers.prompts import builtin_sets
@@ -66,6 +63,7 @@ class _Page:
     def __init__(self, supervisor: Supervisor, inputs: Inputs, panel: Panel, shown_run, empty_line: str):
         self.supervisor, self.inputs, self.panel = supervisor, inputs, panel
         self.shown_run, self.empty_line = shown_run, empty_line
+        self.actions = RunActions(supervisor, panel)
 
     def wire(self, demo: gr.Blocks) -> None:
         """Attach every handler."""
@@ -145,16 +143,16 @@ class _Page:
         started = on_press(form_.start, "Starting …", self.start, form_.sent(), [form_.problems, run], **ask)
         started.then(self.preview, form_.sent(), self._told(), **{**once, **_PREVIEW})
         form_.problems.change(self.point_out, form_.sent(), list(form_.sections.values()), **_PREVIEW)
-        retried = on_press(panel.retry, "Starting …", self.retry, run, [form_.problems, run], **ask)
-        resumed = on_press(panel.resume, "Resuming …", self.resume, run, [form_.problems], **ask)
-        stopped = on_press(panel.stop, "Stopping …", self.stop, run, [form_.problems], **once)
-        extended = on_press(panel.more, "Asking …", self.extend, run, [form_.problems], **ask)
+        retried = on_press(panel.retry, "Starting …", self.actions.retry, run, [form_.problems, run], **ask)
+        resumed = on_press(panel.resume, "Resuming …", self.actions.resume, run, [form_.problems], **ask)
+        stopped = on_press(panel.stop, "Stopping …", self.actions.stop, run, [form_.problems], **once)
+        extended = on_press(panel.more, "Asking …", self.actions.extend, run, [form_.problems], **ask)
         for event in (started, retried, resumed, stopped, extended):
             event.then(**poll)
         for button, export in ((panel.adapter, export_adapter), (panel.report, export_report)):
             hand_out = {**once, **costly.kind("export")}
             filled = [form_.problems, panel.save]
-            on_press(button, "Preparing …", self.offerer(export), run, filled, **hand_out)
+            on_press(button, "Preparing …", self.actions.offerer(export), run, filled, **hand_out)
         started.success(None, js=_TO_RUN, api_visibility="private")
         copied = panel.duplicate.click(self.duplicate, run, restored, **once)
         copied.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
@@ -245,9 +243,9 @@ class _Page:
             require_model(config.model)
             html = preflight.spread_html(check_spread(config, prompts, self.supervisor.limits), config)
         except InputError as error:
-            html = _problems_html(list(error.problems))
+            html = problems_html(list(error.problems))
         except StudioError as error:
-            html = _problems_html([str(error)], "The reward could not be checked:")
+            html = problems_html([str(error)], "The reward could not be checked:")
         yield gr.update(interactive=True, value=CHECK_LABEL), gr.update(value=html, visible=True)
 
     def _checked(self, values: tuple) -> tuple:
@@ -260,9 +258,9 @@ class _Page:
             require_model(config.model)
             run = self.supervisor.submit(config, prompts, *owners_of(request))
         except InputError as error:
-            return _problems_html(list(error.problems)), gr.skip()
+            return problems_html(list(error.problems)), gr.skip()
         except StudioError as error:
-            return _problems_html([str(error)]), gr.skip()
+            return problems_html([str(error)]), gr.skip()
         return "", run.id
 
     def point_out(self, *values) -> dict:
@@ -273,66 +271,6 @@ class _Page:
         except InputError as error:
             wrong = error
         return field_problems.open_sections(self.inputs.sections, wrong)
-
-    def stop(self, run_id: str, request: gr.Request) -> str:
-        """Ask the shown run to finish and keep what it has."""
-        return self._attempt(run_id, request, lambda run: self.supervisor.stop(run.id))
-
-    def resume(self, run_id: str, request: gr.Request) -> str:
-        """Queue the shown run to go on."""
-        return self._attempt(run_id, request, lambda run: self.supervisor.resume(run.id))
-
-    def extend(self, run_id: str, request: gr.Request) -> str:
-        """Queue the shown run for more training."""
-        return self._attempt(run_id, request, lambda run: self.supervisor.extend(run.id, MORE_SECONDS))
-
-    def retry(self, run_id: str, request: gr.Request) -> tuple:
-        """Let a failed run go on from its checkpoint, or begin anew with the same settings."""
-        shown = []
-
-        def again(run: Run) -> None:
-            if run.resumable():
-                shown.append(self.supervisor.resume(run.id))
-                return
-            config = form.restored_config(run.settings())
-            own = own_prompts(run) if config.prompts not in builtin_sets() else None
-            if own == "":
-                raise InputError("The run's own prompts cannot be read any more, so it cannot begin anew.")
-            shown.append(self.supervisor.submit(config, own, *owners_of(request)))
-
-        problems = self._attempt(run_id, request, again)
-        return problems, shown[0].id if shown else gr.skip()
-
-    def offerer(self, export: Callable[[Run, Path], Path]) -> Callable[..., tuple]:
-        """Return the handler that makes a file of the shown run and offers it to be saved."""
-
-        def hand_out(run_id: str, request: gr.Request) -> tuple:
-            offered = []
-
-            def make(run: Run) -> None:
-                offered.append(offer(self.supervisor, self.panel.save, run, export, request))
-
-            problems = self._attempt(run_id, request, make)
-            return problems, offered[0] if offered else gr.skip()
-
-        hand_out.__name__ = export.__name__
-        return hand_out
-
-    def _attempt(self, run_id: str, request: gr.Request, action: Callable[[Run], object]) -> str:
-        """Do something with a run if the asker may; return the problems as HTML.
-
-        Of a run that the asker may not see it says what it says of one that is gone.
-        """
-        run = self._visible(run_id, request)
-        if run is None:
-            return _problems_html([GONE], "Not done:")
-        if not allowed(run, request):
-            return _problems_html([REFUSED], "Not done:")
-        try:
-            action(run)
-        except StudioError as error:
-            return _problems_html([str(error)], "Not done:")
-        return ""
 
     def _visible(self, run_id: object, request: gr.Request) -> Run | None:
         return visible_run(self.supervisor.store, run_id, request)
@@ -401,8 +339,3 @@ class _Page:
 
 def _form(values: tuple) -> form.Form:
     return form.Form(*values[:11], advanced=values[11:])
-
-
-def _problems_html(problems: list[str], head: str = "Before this can start:") -> str:
-    items = "".join(f"<li>{escape(without_paths(text))}</li>" for text in problems)
-    return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul></div>'
