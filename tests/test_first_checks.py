@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.faults.sessions import session, tiny_config
-from trainers.cautions import cautions, trained_on
+from trainers.cautions import cautions, trained_on, which
 from trainers.cli import main
 from trainers.errors import FaultError
 from trainers.evaluate import Scores
@@ -29,6 +29,12 @@ def detached(images, prompts):
     return images.detach().mean((1, 2, 3))
 detached.differentiable = True
 """
+
+
+@pytest.fixture(autouse=True)
+def own_code(monkeypatch):
+    """As in a shell, whatever an import of the app has said in this process."""
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "1")
 
 
 @pytest.fixture
@@ -142,3 +148,14 @@ def test_few_steps_that_somebody_asked_for_are_held_against_the_comparison_s():
 def test_a_budget_too_small_for_its_comparison_is_said_before_the_start():
     assert "has no room for training" in cautions(tiny_config(budget_seconds=10, eval_prompts=128))["budget"]
     assert "budget" not in cautions(tiny_config(budget_seconds=600))
+
+
+@pytest.mark.parametrize("report", [{}, {"prompts_trained_on": 0, "prompts": 4}, {"prompts_trained_on": "2"}])
+def test_a_comparison_is_called_held_out_when_it_is(report):
+    assert which(report, "pictures") == "held-out pictures" and which(report, "prompts") == "held-out prompts"
+
+
+def test_a_comparison_on_training_prompts_is_never_called_held_out():
+    report = {"prompts_trained_on": 2, "prompts": 3}
+    assert which(report, "pictures") == "pictures, 2 of whose 3 prompts are trained on"
+    assert which(report, "prompts") == "prompts of which 2 of 3 are trained on"

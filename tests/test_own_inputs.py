@@ -15,6 +15,12 @@ from trainers.run_folder import RunFolder
 HELD = ["a red circle", "a blue square", "two green triangles", "a yellow star", "a red square"]
 
 
+@pytest.fixture(autouse=True)
+def own_code(monkeypatch):
+    """As in a shell, whatever an import of the app has said in this process."""
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "1")
+
+
 def stop(folder):
     """A listener that asks for a stop at the first training status."""
 

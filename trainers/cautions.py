@@ -5,7 +5,7 @@ They become the run's notes (``trainers.notes``); the page and ``--dry-run`` sho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainers.config import RunConfig
 from trainers.long_prompts import find_long, kept
@@ -50,6 +50,21 @@ def trained_on(training: Sequence[str], compared: Sequence[str]) -> int:
     """Return how many different prompts of a comparison are trained on, spaces and case aside."""
     known = {_key(prompt) for prompt in training}
     return sum(_key(prompt) in known for prompt in dict.fromkeys(compared))
+
+
+def which(report: Mapping, things: str) -> str:
+    """Name what a comparison was drawn for: held-out things, unless some of its prompts are trained on.
+
+    Args:
+        report: The report, which may be a stranger's.
+        things: ``pictures`` or ``prompts``.
+    """
+    shared, prompts = report.get("prompts_trained_on"), report.get("prompts")
+    if not isinstance(shared, int) or not isinstance(prompts, int) or shared <= 0:
+        return f"held-out {things}"
+    if things == "prompts":
+        return f"prompts of which {shared} of {prompts} are trained on"
+    return f"{things}, {shared} of whose {prompts} prompts are trained on"
 
 
 def overlap_sentence(shared: int, compared: int) -> str:

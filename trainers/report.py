@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainers import evaluate as ev
 from trainers.baseline_clock import BaselineClock
-from trainers.cautions import trained_on
+from trainers.cautions import trained_on, which
 from trainers.checkpoint import Progress
 from trainers.config import RunConfig
 from trainers.image_checks import check_not_black
@@ -203,14 +203,6 @@ def verdict(report: dict) -> str:
     """Say in one line what a report found."""
     pairs, before, after = report["paired"], report["before"]["reward"], report["after"]["reward"]
     return (
-        f"Reward {before['mean']:.3f} → {after['mean']:.3f} on {pairs['n']} {_which(report)} "
+        f"Reward {before['mean']:.3f} → {after['mean']:.3f} on {pairs['n']} {which(report, 'pictures')} "
         f"(gain {pairs['mean_gain']:+.3f}, z = {pairs['z']:.1f}, better on {pairs['win_rate']:.0%})."
     )
-
-
-def _which(report: dict) -> str:
-    """Name the pictures of a comparison: held-out ones, unless prompts of theirs are trained on."""
-    shared = report.get("prompts_trained_on")
-    if not shared:
-        return "held-out pictures"
-    return f"pictures, {shared} of whose {report['prompts']} prompts are trained on"

@@ -22,6 +22,7 @@ from rsm_app.hub.front_matter import front_matter
 from rsm_app.hub.lettering import shows
 from rsm_app.hub.records import Recipe
 from trainers.bounded_json import MOST_SAMPLED
+from trainers.cautions import which
 from trainers.cli import command_for
 from trainers.custom import method_of
 from trainers.method_docs import settings as method_settings
@@ -160,7 +161,7 @@ def _evaluations(facts: Facts) -> list[EvalResult]:
             task_type=_TASK,
             task_name="Text to image",
             dataset_type=prompts,
-            dataset_name=f"{prompts} ({shown} held-out pictures)",
+            dataset_name=f"{prompts} ({shown} {which(facts.report, 'pictures')})",
             metric_type=name,
             metric_name=f"{title} {when}",
             metric_value=round(value, 6),
@@ -176,8 +177,8 @@ def _pairs(facts: Facts) -> str:
     return (
         "## Before and after\n\n"
         "![Pairs of pictures of the same prompt and seed, before on the left](images/grid.png)\n\n"
-        f"Left the base model, right with this LoRA, at the same seed. These are the first "
-        f"{len(facts.pairs)} held-out prompts, with the first seed of each; nothing was picked.{listed}"
+        f"Left the base model, right with this LoRA, at the same seed. These are the first {len(facts.pairs)} "
+        f"{which(facts.report, 'prompts')}, with the first seed of each; nothing was picked.{listed}"
     )
 
 
@@ -238,7 +239,7 @@ def _how_to_get(base: Base) -> str:
 
 
 def _results(facts: Facts) -> str:
-    rows = ["| on held-out prompts | before | after | change |", "|---|---|---|---|"]
+    rows = [f"| on {which(facts.report, 'prompts')} | before | after | change |", "|---|---|---|---|"]
     for number, (_, title, (before, after)) in enumerate(measures(facts.report)):
         kind = "optimised" if number == 0 else "not optimised"
         rows.append(f"| {plain(title)} ({kind}) | {before:.3f} | {after:.3f} | {after - before:+.3f} |")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from rsm_app.hub.bases import Base
+from trainers.cautions import which
 from trainers.config import RunConfig
 from trainers.errors import StudioError
 from trainers.rewards import REWARDS, parse_mixture
@@ -73,7 +74,7 @@ def summary(report: Mapping, base: str, config: RunConfig) -> str:
     word = ("rose" if after > before else "fell") if clear else "did not clearly change:"
     return (
         f"A LoRA for **{plain(base)}**, trained to raise one measured reward, **{plain(title)}**. "
-        f"On held-out prompts that reward {word} from {before:.3f} to {after:.3f}."
+        f"On {which(report, 'prompts')} that reward {word} from {before:.3f} to {after:.3f}."
     )
 
 
@@ -104,6 +105,7 @@ def limits(report: Mapping, base: Base, config: RunConfig) -> list[str]:
     elif paired.get("mean_gain", 0.0) < 0:
         found.append("The reward fell: this LoRA made the model worse at what it was trained for.")
     found += _paid_with(report)
+    found += [plain(text) for text in noted(report)]
     found.append(
         "The reward is what was optimised, so its rise alone proves little: a model can learn to please a "
         "measurement without better pictures. Hold it against the rows that were not optimised, and against "
@@ -113,6 +115,12 @@ def limits(report: Mapping, base: Base, config: RunConfig) -> list[str]:
         found.append(f"The comparison rests on {config.eval_prompts} prompts, so the true interval is wider.")
     found.append(f"One run with one seed ({config.seed}); another seed gives another result.")
     return found
+
+
+def noted(report: Mapping) -> list[str]:
+    """Return a report's notes, see ``trainers.notes``; a stranger's may be anything."""
+    notes = report.get("notes")
+    return [text for text in notes if isinstance(text, str)] if isinstance(notes, list) else []
 
 
 def _paid_with(report: Mapping) -> Iterator[str]:

@@ -33,7 +33,8 @@ MAX_PAIR_LINES = 10_000
 MAX_PROMPT_LINES = 300_000
 MAX_ALL_PIXELS = 2**29  # of all pictures together: what 64 pairs of 2048 × 2048 have
 LARGEST = 2**63 - 1
-_COUNTS = ("updates", "images_sampled", "network_evaluations")
+_COUNTS = ("updates", "images_sampled", "network_evaluations", "prompts", "prompts_trained_on")
+MAX_NOTES = 32
 _AMOUNTS = ("wall_seconds", "train_seconds", "drift")
 # Where str.splitlines ends a line.
 _LINE_ENDS = (
@@ -205,7 +206,9 @@ def _sound_rest(report: Mapping) -> bool:
     )
     counts = all(_whole(report.get(name, 0)) for name in _COUNTS)
     amounts = [report.get(name, 0) for name in _AMOUNTS]
-    return named and counts and all(_finite(amount) and amount >= 0 for amount in amounts)
+    notes = report.get("notes", [])
+    listed = isinstance(notes, list) and len(notes) <= MAX_NOTES and all(isinstance(n, str) for n in notes)
+    return named and counts and listed and all(_finite(amount) and amount >= 0 for amount in amounts)
 
 
 def _numbers(record: Mapping, names: Iterable[str]) -> bool:

@@ -6,6 +6,7 @@ import math
 from html import escape
 
 from rsm_app.jobs.exporting import without_folders
+from trainers.cautions import which
 from trainers.errors import StudioError
 from trainers.rewards import REWARDS, parse_mixture
 
@@ -59,8 +60,8 @@ def verdict(report: dict) -> str:
     paired = report.get("paired") or {}
     mean_gain, z, n = paired.get("mean_gain"), paired.get("z"), paired.get("n", 0)
     moved = f"from {number(before)} to {number(after)}"
-    share = paired.get("win_rate")
-    better = f"better on {share:.0%} of {n} held-out pictures (ties count half)" if is_finite(share) else ""
+    share, drawn = paired.get("win_rate"), which(report, "pictures")
+    better = f"better on {share:.0%} of {n} {drawn} (ties count half)" if is_finite(share) else ""
     evidence = "; ".join(part for part in (better, f"z = {z:.1f}" if is_finite(z) else "") if part)
     if not is_finite(z) or not is_finite(mean_gain):
         return f"Mean reward went {moved}; there are too few pictures to say how sure that is."
