@@ -177,8 +177,9 @@ def _pairs(facts: Facts) -> str:
     return (
         "## Before and after\n\n"
         "![Pairs of pictures of the same prompt and seed, before on the left](images/grid.png)\n\n"
-        f"Left the base model, right with this LoRA, at the same seed. These are the first {len(facts.pairs)} "
-        f"{which(facts.report, 'prompts')}, with the first seed of each; nothing was picked.{listed}"
+        f"Left the base model, right with this LoRA, at the same seed. These are the first "
+        f"{len(facts.pairs)} {which(facts.report, 'prompts')}, with the first seed of each; "
+        f"nothing was picked.{listed}"
     )
 
 
