@@ -15,6 +15,7 @@ from gradio import http_server
 
 from rsm_app.jobs.store import RunStore
 from rsm_app.ui.cached import ServedFiles
+from rsm_app.ui.proxies import ForwardedScheme
 from rsm_app.ui.same_origin import SameOrigin
 
 _Lifespan = Callable[[object], contextlib.AbstractAsyncContextManager]
@@ -53,7 +54,8 @@ def _guarding(pages: tuple[str, ...], store: RunStore) -> _Lifespan:
 
     @contextlib.asynccontextmanager
     async def begun(app) -> AsyncIterator[None]:
-        app.middleware_stack = SameOrigin(ServedFiles(app.middleware_stack, store), pages)
+        inside = ForwardedScheme(ServedFiles(app.middleware_stack, store))
+        app.middleware_stack = SameOrigin(inside, pages)
         yield
 
     return begun
