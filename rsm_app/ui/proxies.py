@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rsm_app.jobs.places import on_space
-from rsm_app.ui.hosts import is_loopback, lines_of, parse_host, plain_address
+from rsm_app.ui.asgi import App, Receive, Scope, Send
+from rsm_app.ui.hosts import is_loopback, line_of, lines_of, parse_host, plain_address
 from trainers.errors import InputError
 
 NAMED = "FORWARDED_ALLOW_IPS"
@@ -159,6 +160,21 @@ def forwarded(scope: dict) -> bool:
 def from_named_proxy(scope: dict) -> bool:
     """Whether a request comes from a trusted proxy."""
     return proxies().named(peer(scope))
+
+
+class ForwardedScheme:
+    """ASGI middleware that lets a request have the scheme which a named proxy was asked by."""
+
+    def __init__(self, app: App):
+        """Wrap an app."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] == "http" and from_named_proxy(scope):
+            scheme = (line_of(scope, "x-forwarded-proto") or "").strip().lower()
+            scope = {**scope, "scheme": scheme} if scheme in ("http", "https") else scope
+        await self._app(scope, receive, send)
 
 
 def shared_by_all(scope: dict) -> str:

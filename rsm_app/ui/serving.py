@@ -20,6 +20,7 @@ from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui.admission import Admission
 from rsm_app.ui.cached import ServedFiles
 from rsm_app.ui.connections import Connection
+from rsm_app.ui.proxies import ForwardedScheme
 from rsm_app.ui.same_origin import SameOrigin
 from rsm_app.ui.sessions import Sessions, fresh_session
 
@@ -67,7 +68,8 @@ def _guarding(pages: tuple[str, ...], supervisor: Supervisor) -> _Lifespan:
 
     @contextlib.asynccontextmanager
     async def begun(app) -> AsyncIterator[None]:
-        app.middleware_stack = SameOrigin(ServedFiles(app.middleware_stack, supervisor.store), pages)
+        inside = ForwardedScheme(ServedFiles(app.middleware_stack, supervisor.store))
+        app.middleware_stack = SameOrigin(inside, pages)
         app.state_holder = Sessions(supervisor.limits.owner_sessions)
         app.state_holder.set_blocks(app.get_blocks())
         yield

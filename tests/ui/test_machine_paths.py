@@ -117,7 +117,7 @@ def test_whoever_sits_at_the_machine_has_the_command_and_the_log_as_they_are(han
     ("text", "without"),
     [
         ("Could not write x.json in /srv/runs/2026-a: full.", "Could not write x.json in 2026-a: full."),
-        ("The folder '/srv/My models/sd' is empty.", "The folder 'My models/sd' is empty."),
+        ("The folder '/srv/ann/models/sd' is empty.", "The folder 'sd' is empty."),
         ("~/.cache/huggingface/hub and ~ann/x.txt", "hub and x.txt"),
         ('File "/usr/lib/python3/x.py", line 3', 'File "x.py", line 3'),
         ("in /srv/runs/a/. Try again.", "in a. Try again."),

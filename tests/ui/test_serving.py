@@ -1,5 +1,6 @@
 """How the app is put into Gradio's server: what is around it, and what Gradio would open beside it."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from rsm_app.jobs.store import RunStore
 from rsm_app.ui import serving
 from rsm_app.ui.cached import ServedFiles
+from rsm_app.ui.proxies import ForwardedScheme
 from rsm_app.ui.same_origin import SameOrigin
+from tests.ui.asking import asker
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_our_own_checks_are_around_the_app_before_its_first_request(prepared, mo
     try:
         serving.require_guard(demo)
         outer = demo.app.middleware_stack
-        assert isinstance(outer, SameOrigin) and isinstance(outer._app, ServedFiles)
+        assert isinstance(outer, SameOrigin) and isinstance(outer._app._app, ServedFiles)
         assert opened == []
     finally:
         demo.close()
@@ -61,6 +64,25 @@ def test_what_gradio_leaves_unguarded_is_not_served(prepared):
     with pytest.raises(RuntimeError, match="leaves out the check of origins"):
         serving.require_guard(demo)
     assert not demo.is_running
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "scheme"),
+    [
+        *(("127.0.0.1", "https", "https"), ("127.0.0.1", "HTTPS ", "https"), ("127.0.0.1", "http", "http")),
+        *(("127.0.0.1", "gopher", "http"), ("127.0.0.1", "", "http"), ("10.0.0.5", "https", "http")),
+    ],
+)
+def test_behind_a_named_proxy_a_request_has_the_scheme_that_it_was_asked_by(monkeypatch, peer, said, scheme):
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    seen = []
+
+    async def inside(scope, receive, send):
+        seen.append(scope["scheme"])
+
+    scope = {**asker(peer, x_forwarded_proto=said).request.scope, "scheme": "http"}
+    asyncio.run(ForwardedScheme(inside)(scope, None, None))
+    assert seen == [scheme]
 
 
 def test_the_app_does_not_start_where_everybody_would_be_a_proxy(tmp_path, repository):
