@@ -7,7 +7,6 @@ to the page. Which run a tab shows is in its address (``?run=ID``) and in the br
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -21,7 +20,6 @@ from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import copying, costly, field_problems, form, pictures, preflight, tuned, watch
 from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
 from rsm_app.ui.hub_access import from_this_machine
-from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel, build_panel
 from rsm_app.ui.press import on_press
@@ -240,9 +238,9 @@ class _Page:
             require_model(config.model)
             html = preflight.spread_html(check_spread(config, prompts, self.supervisor.limits), config)
         except InputError as error:
-            html = _problems_html(list(error.problems))
+            html = field_problems.problems_html(list(error.problems))
         except StudioError as error:
-            html = _problems_html([str(error)], "The reward could not be checked:")
+            html = field_problems.problems_html([str(error)], "The reward could not be checked:")
         yield gr.update(interactive=True, value=CHECK_LABEL), gr.update(value=html, visible=True)
 
     def _checked(self, values: tuple) -> tuple:
@@ -255,9 +253,9 @@ class _Page:
             require_model(config.model)
             run = self.supervisor.submit(config, prompts, *owners_of(request))
         except InputError as error:
-            return _problems_html(list(error.problems)), gr.skip()
+            return field_problems.problems_html(list(error.problems)), gr.skip()
         except StudioError as error:
-            return _problems_html([str(error)]), gr.skip()
+            return field_problems.problems_html([str(error)]), gr.skip()
         return "", run.id
 
     def point_out(self, *values) -> dict:
@@ -320,13 +318,13 @@ class _Page:
         """
         run = self._visible(run_id, request)
         if run is None:
-            return _problems_html([GONE], "Not done:")
+            return field_problems.problems_html([GONE], "Not done:")
         if not allowed(run, request):
-            return _problems_html([REFUSED], "Not done:")
+            return field_problems.problems_html([REFUSED], "Not done:")
         try:
             action(run)
         except StudioError as error:
-            return _problems_html([str(error)], "Not done:")
+            return field_problems.problems_html([str(error)], "Not done:")
         return ""
 
     def _visible(self, run_id: object, request: gr.Request) -> Run | None:
@@ -396,8 +394,3 @@ class _Page:
 
 def _form(values: tuple) -> form.Form:
     return form.Form(*values[:11], advanced=values[11:])
-
-
-def _problems_html(problems: list[str], head: str = "Before this can start:") -> str:
-    items = "".join(f"<li>{escape(without_paths(text))}</li>" for text in problems)
-    return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul></div>'
