@@ -9,6 +9,7 @@ from html import escape
 import gradio as gr
 
 from rsm_app.ui.fields import ADVANCED, GROUP_TITLES, group_of
+from rsm_app.ui.machine_paths import without_paths
 from trainers.errors import InputError
 
 MIXTURE, PROMPTS, BUDGET, SEED = "mixture", "prompts", "budget", "seed"
@@ -66,3 +67,9 @@ def open_sections(sections: Mapping[str, gr.Accordion], error: InputError | None
 
 def _sentences(texts: Sequence[str]) -> str:
     return "".join(f'<p class="rsm-wrong" role="alert">{escape(text)}</p>' for text in texts)
+
+
+def problems_html(problems: list[str], head: str = "Before this can start:") -> str:
+    """Return a list of what is wrong, below a head."""
+    items = "".join(f"<li>{escape(without_paths(text))}</li>" for text in problems)
+    return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul></div>'

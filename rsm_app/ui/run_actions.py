@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -14,7 +13,7 @@ from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import form
 from rsm_app.ui.access import GONE, REFUSED, allowed, owners_of, visible_run
-from rsm_app.ui.machine_paths import without_paths
+from rsm_app.ui.field_problems import problems_html
 from rsm_app.ui.offering import offer
 from rsm_app.ui.panel import MORE_SECONDS, Panel
 from trainers.errors import InputError, StudioError
@@ -87,9 +86,3 @@ class RunActions:
         except StudioError as error:
             return problems_html([str(error)], "Not done:")
         return ""
-
-
-def problems_html(problems: list[str], head: str = "Before this can start:") -> str:
-    """Return problems as a list under a heading."""
-    items = "".join(f"<li>{escape(without_paths(text))}</li>" for text in problems)
-    return f'<div class="rsm-problems" role="alert"><b>{head}</b><ul>{items}</ul></div>'

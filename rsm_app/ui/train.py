@@ -22,7 +22,7 @@ from rsm_app.ui.access import allowed, owners_of, visible_run
 from rsm_app.ui.hub_access import from_this_machine
 from rsm_app.ui.panel import Panel, build_panel
 from rsm_app.ui.press import on_press
-from rsm_app.ui.run_actions import RunActions, problems_html
+from rsm_app.ui.run_actions import RunActions
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
 from trainers.errors import InputError, StudioError
 from trainers.prompts import builtin_sets
@@ -243,9 +243,9 @@ class _Page:
             require_model(config.model)
             html = preflight.spread_html(check_spread(config, prompts, self.supervisor.limits), config)
         except InputError as error:
-            html = problems_html(list(error.problems))
+            html = field_problems.problems_html(list(error.problems))
         except StudioError as error:
-            html = problems_html([str(error)], "The reward could not be checked:")
+            html = field_problems.problems_html([str(error)], "The reward could not be checked:")
         yield gr.update(interactive=True, value=CHECK_LABEL), gr.update(value=html, visible=True)
 
     def _checked(self, values: tuple) -> tuple:
@@ -258,9 +258,9 @@ class _Page:
             require_model(config.model)
             run = self.supervisor.submit(config, prompts, *owners_of(request))
         except InputError as error:
-            return problems_html(list(error.problems)), gr.skip()
+            return field_problems.problems_html(list(error.problems)), gr.skip()
         except StudioError as error:
-            return problems_html([str(error)]), gr.skip()
+            return field_problems.problems_html([str(error)]), gr.skip()
         return "", run.id
 
     def point_out(self, *values) -> dict:

@@ -1,0 +1,230 @@
+"""Who is let in, over real connections to a small app; and that a class of thirty behind one address is."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from rsm_app.jobs.limits import Limits, read_limits
+from rsm_app.ui import connections, rates, request_bodies
+from rsm_app.ui.admission import MAX_BODY_BYTES, Admission
+from rsm_app.ui.connections import Connection
+from rsm_app.ui.rates import Rates
+from tests.ui.greedy import Greedy, at_once, statuses
+from tests.ui.server import free_port
+
+SPACE = read_limits({"SPACE_ID": "ann/studio"})
+HEAD = b"POST /length HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+REQUEST = b"GET /length HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+async def length(request):
+    return JSONResponse(len(await request.body()))
+
+
+async def upload(request):
+    await request.body()
+    return JSONResponse(["/tmp/a/x.txt", "/tmp/b/y.txt"])
+
+
+async def stream(request):
+    async def ticks():
+        for number in range(1000):
+            yield f"data: {number}\n\n"
+            await asyncio.sleep(0.05)
+
+    return StreamingResponse(ticks(), media_type="text/event-stream")
+
+
+ROUTES = [
+    Route("/length", length, methods=["GET", "POST", "PUT"]),
+    Route("/stream", stream),
+    Route("/gradio_api/upload", upload, methods=["POST"]),
+    Route("/gradio_api/deep_link", length),
+]
+
+
+@contextlib.contextmanager
+def serving(limits):
+    """Serve the small app as the app is served; yield its port and what was heard of uploads."""
+    heard = []
+    admission = Middleware(Admission, limits=limits, uploaded=lambda *told: heard.append(told))
+    app = Starlette(routes=ROUTES, middleware=[admission])
+    port = free_port()
+    config = uvicorn.Config(app, port=port, http=Connection, log_level="warning", timeout_keep_alive=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 30
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.01)
+    try:
+        yield port, heard
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Seconds become fractions of one."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(request_bodies, "PIECE_SECONDS", 0.3)
+    monkeypatch.setattr(request_bodies, "WHOLE_SECONDS", 1.0)
+
+
+def rest(connection):
+    """Return everything that a connection still gets, until the other side ends it."""
+    connection.settimeout(30)
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            found += piece
+    return found
+
+
+UNFINISHED = {
+    "nothing": (b"", b""),
+    "half a line": (b"POST /leng", b""),
+    "half a head": (HEAD, b""),
+    "half a body": (HEAD + b"Content-Length: 100\r\n\r\n{", b" 408 "),
+    "half a chunked body": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b" 408 "),
+    "half of a second head": (REQUEST + b"GET /leng", b" 200 "),
+}
+
+
+@pytest.mark.parametrize("kind", UNFINISHED)
+def test_what_is_not_sent_to_its_end_is_over_soon(impatient, kind):
+    sent, answer = UNFINISHED[kind]
+    with serving(Limits()) as (port, _), Greedy(port, "127.0.0.1").holding(sent, 3) as sockets:
+        for one in sockets:
+            heard = rest(one)
+            assert answer in heard and (answer or not heard)
+
+
+def test_a_body_that_trickles_is_over_soon_too(impatient):
+    head = HEAD + b"Content-Length: 1000\r\n\r\n"
+    with serving(Limits()) as (port, _), Greedy(port, "127.0.0.1").holding(head, 1) as (one,):
+        one.settimeout(0.1)
+        heard = b""
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                one.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                heard += one.recv(4096)
+                break
+        assert b" 408 " in heard and b"did not arrive in time" in heard
+
+
+def test_answers_may_take_as_long_as_they_like(impatient):
+    asked = REQUEST.replace(b"/length", b"/stream")
+    with serving(Limits()) as (port, _), Greedy(port, "127.0.0.1").holding(asked, 1) as (one,):
+        one.settimeout(30)
+        heard = b""
+        while heard.count(b"data:") < 25:  # each 50 ms later than the one before
+            piece = one.recv(4096)
+            assert piece, "the stream was cut off"
+            heard += piece
+
+
+def test_of_too_many_silent_connections_the_oldest_end(monkeypatch):
+    monkeypatch.setattr(connections, "MOST_SILENT", 20)
+    with serving(Limits()) as (port, _):
+        greedy = Greedy(port, "127.0.0.1")
+        with greedy.holding(b"", 60) as sockets:
+            assert greedy.get("/length").status == 200
+            for one in sockets[:30]:
+                assert rest(one) == b""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_has_a_size(chunked):
+    with serving(Limits()) as (port, _):
+        greedy = Greedy(port, "127.0.0.1")
+        assert greedy.request("POST", "/length", b"x" * MAX_BODY_BYTES).json == MAX_BODY_BYTES
+        if not chunked:
+            answer = greedy.request("POST", "/length", b"x" * (MAX_BODY_BYTES + 1))
+            assert answer.status == 413 and "may have at most 4 MB" in answer.json["detail"]
+            return
+        piece = b"%x\r\n" % 65536 + b"x" * 65536 + b"\r\n"
+        with greedy.holding(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", 1) as (one,):
+            with contextlib.suppress(OSError):
+                for _ in range(MAX_BODY_BYTES // 65536 + 2):
+                    one.sendall(piece)
+            one.settimeout(30)
+            assert b" 413 " in one.recv(4096)
+
+
+def test_one_owner_s_bodies_together_have_a_size(monkeypatch):
+    monkeypatch.setattr(request_bodies, "MOST_HELD", 4 * 2**20)
+    half = HEAD + b"Content-Length: 3000000\r\n\r\n" + b"x" * 2_900_000
+    with serving(Limits()) as (port, _):
+        ann, bob = Greedy(port, "127.0.0.2"), Greedy(port, "127.0.0.66")
+        with bob.holding(half, 3) as sockets:
+            answered = []
+            for one in sockets:
+                one.settimeout(2)
+                with contextlib.suppress(TimeoutError):
+                    answered.append(one.recv(4096))
+            assert len(answered) == 2 and all(b" 429 " in answer for answer in answered)
+            assert ann.request("POST", "/length", b"x" * 3_000_000).status == 200
+
+
+def test_uploads_are_heard_of_when_they_are_there():
+    with serving(Limits()) as (port, heard):
+        assert Greedy(port, "127.0.0.2").upload(b"x").json == ["/tmp/a/x.txt", "/tmp/b/y.txt"]
+        assert heard == [("127.0.0.2", ["/tmp/a/x.txt", "/tmp/b/y.txt"])]
+
+
+def test_without_limits_only_what_is_closed_is_refused():
+    with serving(Limits()) as (port, _):
+        greedy = Greedy(port, "127.0.0.1")
+        assert statuses(at_once(lambda _: greedy.get("/length"), 800)) == {200}
+        assert greedy.get("/gradio_api/deep_link").status == 404
+
+
+def test_every_owner_has_a_bucket_of_their_own_and_scripts_of_the_page_are_free():
+    with serving(Limits(owner_rate=20)) as (port, _):
+        ann, bob = Greedy(port, "127.0.0.2"), Greedy(port, "127.0.0.66")
+        assert statuses(at_once(lambda _: bob.get("/length"), 400)) == {200, 429}
+        assert ann.get("/length").status == 200
+        refused = bob.get("/length")
+        assert refused.status == 429 and "Wait a few seconds" in json.loads(refused.body)["detail"]
+        assert bob.get("/assets/x.js").status == 404, "looked for, and not there"
+
+
+def test_open_requests_are_counted_until_they_end():
+    with serving(Limits(owner_requests=3)) as (port, _):
+        ann, bob = Greedy(port, "127.0.0.2"), Greedy(port, "127.0.0.66")
+        with bob.holding(REQUEST.replace(b"/length", b"/stream"), 3) as sockets:
+            for one in sockets:
+                assert b" 200 " in one.recv(64)
+            assert bob.get("/length").status == 429 and ann.get("/length").status == 200
+        until = time.monotonic() + 30
+        while bob.get("/length").status != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("seconds", [60])
+def test_a_class_of_thirty_behind_one_address_is_never_refused(monkeypatch, seconds):
+    """Thirty people who open a page at once, then look at a run at work in three tabs each, on a Space."""
+    now = [1000.0]
+    monkeypatch.setattr(rates.time, "monotonic", lambda: now[0])
+    buckets = Rates(SPACE.owner_rate)
+    opened = 30 * 12  # a document, its description, and what a page asks for when it is there
+    assert all(buckets.take("school") for _ in range(opened))
+    for _ in range(seconds):
+        now[0] += 1.0
+        assert all(buckets.take("school") for _ in range(30 * 3))
+    assert SPACE.owner_requests > 30 * 3 * 2, "a heartbeat and a stream in each tab"
+    assert SPACE.owner_events > 30 * 3, "everybody draws the three figures of the laboratory"
+    assert SPACE.owner_sessions > 30 * 3
