@@ -203,6 +203,7 @@ def test_a_run_s_own_prompts_in_json_lines_are_read_again(hub, run, writer, tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red circle", "n": 1}\n')
     write_json(run / "config.json", read(run / "config.json") | {"prompts": "~/mine.jsonl"})
+    RunFolder(run).inputs_record.unlink()  # as of a run that kept no copy of its prompts
     Push(run, REPO, writer, endpoint=hub.url).run()
     path = fetch(REPO, None, tmp_path / "back", hub.url)
     config = from_mapping(read(path / "config.json"))

@@ -161,6 +161,14 @@ def test_unusual_schedulers_keep_loading(family, tmp_path):
             assert found == [] and load_model(MODELS.get(str(folder))).schedule(4).steps == 4, short
 
 
+def test_pixart_s_own_repositories_name_the_network_by_its_earlier_class(tmp_path):
+    folder = save("tiny-pixart", tmp_path / "model")
+    picture = drawn("tiny-pixart", folder)
+    edited(folder / "model_index.json", transformer=["diffusers", "Transformer2DModel"], _ignore_files=["a"])
+    edited(folder / "transformer" / "config.json", _class_name="Transformer2DModel")
+    assert torch.equal(drawn("tiny-pixart", folder), picture)
+
+
 def test_a_scheduler_that_no_name_tells_is_refused_when_it_is_loaded(tmp_path):
     folder = save("tiny-sdxl", tmp_path / "model")
     diffusers.PNDMScheduler().save_pretrained(folder / "scheduler")  # its last step goes nowhere

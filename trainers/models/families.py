@@ -52,6 +52,7 @@ class Family:
         kind: ``flow`` or ``diffusion``: what the network predicts, once converted.
         network: The pipeline's name of the denoiser.
         network_class: Its diffusers class.
+        earlier_classes: What that class was called in earlier releases; diffusers opens those as this one.
         encoders: The text encoders that a call needs; each has a tokenizer of the same number.
         guidance: ``classifier-free``, or ``distilled`` where the scale is an input of the network.
         lora_targets: Names of the modules that get a LoRA.
@@ -72,6 +73,7 @@ class Family:
     target: str
     kind: str
     network_class: str
+    earlier_classes: tuple[str, ...] = ()
     network: str = "transformer"
     encoders: tuple[str, ...] = ("text_encoder",)
     guidance: str = "classifier-free"
@@ -257,6 +259,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 target="trainers.models.pixart:PixArtSigmaModel",
                 kind="diffusion",
                 network_class="PixArtTransformer2DModel",
+                earlier_classes=("Transformer2DModel",),
                 measured="pixart-sigma",
                 reads=(Reads(tokens=300, lowered=True),),
                 peft=True,

@@ -57,7 +57,9 @@ def index_problems(index: Mapping[str, Any], name: str) -> list[str]:
     found = [
         f"The model_index.json of '{name}' names {part[:40]} in a form that cannot be read. Fetch it anew."
         for part, value in index.items()
-        if isinstance(value, list) and not (re.fullmatch(r"\w+", part) and _pair(value))
+        if not part.startswith("_")
+        and isinstance(value, list)
+        and not (re.fullmatch(r"\w+", part) and _pair(value))
     ]
     needed = needed_parts(family)
     if _named(index.get("text_encoder_3")):
@@ -73,7 +75,7 @@ def index_problems(index: Mapping[str, Any], name: str) -> list[str]:
                 f"The {part} of '{name}' is of {index[part][0][:40]}, and only those of "
                 f"{' and '.join(_LIBRARIES)} can be trained here."
             )
-    if not found and index[family.network][1] != family.network_class:
+    if not found and index[family.network][1] not in (family.network_class, *family.earlier_classes):
         found.append(
             f"The {family.network} of '{name}' is a {index[family.network][1][:60]}, but training here is "
             f"made for a {family.network_class}."
