@@ -32,7 +32,7 @@ async def length(request):
 
 async def upload(request):
     await request.body()
-    return JSONResponse(["/tmp/a/x.txt", "/tmp/b/y.txt"])
+    return JSONResponse(["/srv/a/x.txt", "/srv/b/y.txt"])
 
 
 async def stream(request):
@@ -180,8 +180,8 @@ def test_one_owner_s_bodies_together_have_a_size(monkeypatch):
 
 def test_uploads_are_heard_of_when_they_are_there():
     with serving(Limits()) as (port, heard):
-        assert Greedy(port, "127.0.0.2").upload(b"x").json == ["/tmp/a/x.txt", "/tmp/b/y.txt"]
-        assert heard == [("127.0.0.2", ["/tmp/a/x.txt", "/tmp/b/y.txt"])]
+        assert Greedy(port, "127.0.0.2").upload(b"x").json == ["/srv/a/x.txt", "/srv/b/y.txt"]
+        assert heard == [("127.0.0.2", ["/srv/a/x.txt", "/srv/b/y.txt"])]
 
 
 def test_without_limits_only_what_is_closed_is_refused():
