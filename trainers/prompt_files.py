@@ -48,7 +48,7 @@ class PromptRow:
         prompt: Its text, on one line.
         number: Of the line, row or entry that holds it, from 1.
         record: What the file says about it, the text as "prompt" included; empty in plain text.
-        unit: What the number counts: ``Line``, ``PromptRow`` or ``Entry``.
+        unit: What the number counts: ``Line``, ``Row`` or ``Entry``.
     """
 
     prompt: str
@@ -352,5 +352,5 @@ def _parquet_rows(path: Path) -> list[PromptRow]:
     for number, record in enumerate(table.to_pylist(), 1):
         text = record[name]
         if isinstance(text, str) and (prompt := _on_one_line(text)):
-            rows.append(PromptRow(prompt, number, record | {"prompt": prompt}, "PromptRow"))
+            rows.append(PromptRow(prompt, number, record | {"prompt": prompt}, "Row"))
     return rows
