@@ -26,6 +26,7 @@ CUSTOM = "custom"
 BUILTIN, PASTE, FILE = "Built-in set", "Paste", "Upload a file"
 PROMPT_SOURCES = (BUILTIN, PASTE, FILE)
 MAX_UPLOAD_BYTES = 1_000_000
+USUAL_CUSTOM_SECONDS = 240  # what the field of a custom time budget begins with
 # What the list of estimators shows at once: first choices for each kind of reward, and the field's baseline.
 FIRST_CHOICES = (
     "rsm_zeroth_order_flow",
