@@ -32,6 +32,7 @@ PROMPT_SOURCES = (BUILTIN, PASTE, FILE)
 MAX_UPLOAD_BYTES = 1_000_000
 UPLOADS = tuple(ending for ending in ENDINGS if ending != PARQUET)  # a small one may unfold into gigabytes
 _NO_LIMITS = Limits()
+USUAL_CUSTOM_SECONDS = 240  # what the field of a custom time budget begins with
 # What the list of estimators shows at once: first choices for each kind of reward, and the field's baseline.
 FIRST_CHOICES = (
     "rsm_zeroth_order_flow",

@@ -23,6 +23,8 @@ class Inputs:
     Attributes:
         told: Place (``field_problems.PLACES``) → the line that tells what is wrong there.
         sections: Group → accordion of its advanced settings; the empty name is the one around them all.
+        kept: Says that the form holds what it did before the page was loaded anew.
+        forget: The way back to the newcomer's settings.
     """
 
     model: gr.Radio
@@ -47,6 +49,8 @@ class Inputs:
     problems: gr.HTML
     told: dict[str, gr.HTML]
     sections: dict[str, gr.Accordion]
+    kept: gr.Row
+    forget: gr.Button
 
     def sent(self) -> list:
         """Return the inputs in the order of ``form.Form``; the advanced ones come last."""
@@ -68,6 +72,7 @@ def build_form() -> Inputs:
     def line(place: str) -> None:
         told[place] = field_problems.line(place)
 
+    kept = _build_kept()
     choices = _build_choices(config, line)
     prompts = _build_prompts(config)
     line(field_problems.PROMPTS)
@@ -75,7 +80,9 @@ def build_form() -> Inputs:
         tuned.budget_options(), value=str(round(config.budget_seconds)), label="5 · Time budget",
         info="For the whole run, both comparisons included.", elem_id="budget",
     )  # fmt: skip
-    custom = gr.Number(label="Seconds", elem_id="custom-seconds", visible=False, value=240)
+    custom = gr.Number(
+        label="Seconds", elem_id="custom-seconds", visible=False, value=form.USUAL_CUSTOM_SECONDS
+    )
     line(field_problems.BUDGET)
     seed = gr.Number(label="Seed", info="The same seed repeats the run.", value=config.seed, elem_id="seed")
     line(field_problems.SEED)
@@ -93,8 +100,21 @@ def build_form() -> Inputs:
         start = gr.Button("Start", variant="primary", size="lg", elem_id="start")
     return Inputs(
         *choices, *prompts, budget, custom, seed, advanced, followed, *preflight, start, problems, told,
-        {"": whole, **sections},
+        {"": whole, **sections}, *kept,
     )  # fmt: skip
+
+
+def _build_kept() -> tuple[gr.Row, gr.Button]:
+    """Render the line that says that the form was kept, with the way back; hidden until it was."""
+    with gr.Row(visible=False, elem_id="kept") as row:
+        gr.HTML(
+            '<p class="rsm-facts" role="status">Your choices from before this page was loaded again are back.'
+            "</p>",
+            padding=False,
+            elem_classes="rsm-plain",
+        )
+        forget = gr.Button("Back to the defaults", size="sm", elem_id="forget", scale=0, min_width=160)
+    return row, forget
 
 
 def _build_choices(config: RunConfig, line: Callable[[str], None]) -> tuple:

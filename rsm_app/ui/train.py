@@ -14,19 +14,17 @@ import gradio as gr
 from rsm_app.jobs.base_samples import check_spread
 from rsm_app.jobs.exporting import export_adapter, export_report
 from rsm_app.jobs.fitting import require_model
-from rsm_app.jobs.own_prompts import own_prompts
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
-from rsm_app.ui import copying, costly, field_problems, form, pictures, preflight, tuned, watch
+from rsm_app.ui import copying, costly, field_problems, form, kept_form, pictures, preflight, tuned, watch
 from rsm_app.ui.access import allowed, owners_of, visible_run
+from rsm_app.ui.form_filling import FormFiller
 from rsm_app.ui.hub_access import from_this_machine
 from rsm_app.ui.panel import Panel, build_panel
 from rsm_app.ui.press import on_press
 from rsm_app.ui.run_actions import RunActions
 from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
 from trainers.errors import InputError, StudioError
-from trainers.prompts import builtin_sets
-from trainers.rewards import REWARDS
 
 # Until a fresh page knows which run it shows, the remembered one must not overwrite the one in its address.
 _SHOW_RUN = (
@@ -64,6 +62,7 @@ class _Page:
         self.supervisor, self.inputs, self.panel = supervisor, inputs, panel
         self.shown_run, self.empty_line = shown_run, empty_line
         self.actions = RunActions(supervisor, panel)
+        self.form_filler = FormFiller(self.choose)
 
     def wire(self, demo: gr.Blocks) -> None:
         """Attach every handler."""
@@ -92,7 +91,11 @@ class _Page:
         pair = [panel.slider, panel.pair_caption]
         panel.gallery.select(self.select_pair, [run, panel.order], pair, **_QUIET)
         run.change(None, run, js=_SHOW_RUN, api_visibility="private")
-        attached = demo.load(self.attach, run, [run, *restored], **_QUIET)
+        kept = gr.Textbox("", label="Choices that this tab kept", visible="hidden")
+        filled = [*restored, form_.kept]
+        attached = demo.load(self.attach, [run, kept], [run, *filled], js=kept_form.READ, **_QUIET)
+        forgotten = form_.forget.click(self.forget, None, filled, js=kept_form.FORGET, **_QUIET)
+        forgotten.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
         attached.then(**poll)
         attached.then(None, js=_ATTACHED, api_visibility="private")
         attached.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
@@ -100,8 +103,9 @@ class _Page:
     def _wire_form(self, chosen: list) -> None:
         form_ = self.inputs
         # The last one counts: a look at values that have changed meanwhile must not be the one that stays.
-        preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told()}
+        preview = {"fn": self.preview, "inputs": form_.sent(), "outputs": self._told(), "js": kept_form.KEEP}
         preview |= {**_PREVIEW, "trigger_mode": "always_last"}
+        form_.pasted.change(None, form_.sent(), js=kept_form.KEEP_TYPED, api_visibility="private")
         choices = [
             form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every,
             form_.budget, form_.custom_seconds,
@@ -155,7 +159,7 @@ class _Page:
             on_press(button, "Preparing …", self.actions.offerer(export), run, filled, **hand_out)
         started.success(None, js=_TO_RUN, api_visibility="private")
         copied = panel.duplicate.click(self.duplicate, run, restored, **once)
-        copied.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
+        copied.then(self.preview, form_.sent(), self._told(), js=kept_form.KEEP, **_PREVIEW)
         copied.success(None, js=_TO_FORM, api_visibility="private")
 
     async def poll(self, run_id: object, seen: str, request: gr.Request) -> dict:
@@ -278,10 +282,10 @@ class _Page:
     def duplicate(self, run_id: str, request: gr.Request) -> list:
         """Fill the form with the settings of the shown run."""
         run = self._visible(run_id, request)
-        updates = self._restored(run)
+        updates = self.form_filler.of_run(run)
         if run is None or updates is None:
             gr.Warning("The settings of this run cannot be read, so the form stays as it is.")
-            return [gr.skip()] * self._restorable
+            return self.form_filler.nothing()
         for sentence in copying.not_copied(run):
             gr.Warning(sentence)
         gr.Info("The form has the settings of this run now. Change what you like, then press Start.")
@@ -295,46 +299,22 @@ class _Page:
             return gr.skip()
         return watch.show_pair(self.panel, run, pairs[event.index])
 
-    def attach(self, remembered: str, request: gr.Request) -> list:
-        """Choose the run a fresh page shows: the address's, else the browser's last, else a live one."""
+    def attach(self, remembered: str, kept: str, request: gr.Request) -> list:
+        """Choose the run a fresh page shows: the address's, else the browser's last, else a live one.
+
+        The form has what its tab kept while the page was loaded anew, else the settings of that run.
+        """
         asked = request.query_params.get("run", "")
         run = self._visible(asked or remembered, request)
         if run is None and not asked:
             run = self.supervisor.present(owners_of(request))
-        updates = self._restored(run)
-        shown = run.id if run else asked
-        return [shown, *(updates or [gr.skip()] * self._restorable)]
+        again = self.form_filler.of_tab(kept, asked)
+        updates = again or self.form_filler.of_run(run) or self.form_filler.nothing()
+        return [run.id if run else asked, *updates, gr.update(visible=bool(again))]
 
-    @property
-    def _restorable(self) -> int:
-        """How many components ``_restored`` fills."""
-        return 14 + len(self.inputs.advanced)
-
-    def _restored(self, run: Run | None) -> list | None:
-        """Return the form as it was for a run, so that a reload loses no setting."""
-        try:
-            config = copying.copied_config(run) if run else None
-        except InputError:
-            return None
-        if config is None:
-            return None
-        listed = config.reward in REWARDS and not form.unavailable(config.reward)
-        reward = config.reward if listed else form.CUSTOM
-        updates = self.choose(config.model, reward, config.reward, config.estimator, [])
-        updates[0] = gr.update(
-            value="" if reward != form.CUSTOM else config.reward, visible=reward == form.CUSTOM
-        )
-        own = config.prompts not in builtin_sets()
-        _, seconds, *values = tuned.tuned_of(config)
-        updates[6:] = [updates[6] if own else config.prompts, *tuned.shown_budget(seconds), *values]
-        return [
-            config.model,
-            reward,
-            form.PASTE if own else form.BUILTIN,
-            own_prompts(run) if own else gr.skip(),
-            config.seed,
-            *updates,
-        ]
+    def forget(self) -> list:
+        """Fill the form with what every fresh page has."""
+        return [*self.form_filler.of_newcomer(), gr.update(visible=False)]
 
 
 def _form(values: tuple) -> form.Form:

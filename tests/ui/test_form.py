@@ -332,3 +332,31 @@ def test_every_input_has_a_label(page, server):
             .map(e => e.outerHTML.slice(0, 120))"""
     )
     assert unnamed == []
+
+
+def test_what_was_chosen_and_pasted_is_back_when_the_page_is_loaded_again(page, server):
+    """A reload, another page and back; then a link goes before it, and there is a way to the defaults."""
+    text = "a red circle\na blue square"
+    open_page(page, server.url)
+    page.locator("#reward input[value='colorfulness']").check()
+    page.locator("#prompt-source input[value='Paste']").check()
+    page.locator("#pasted textarea").fill(text)  # and is not left: the connection may be lost while one types
+    page.wait_for_function(
+        "text => (sessionStorage.getItem('rsm-studio-form') || '').includes(text)", arg="blue sq"
+    )
+    for again in (page.reload, lambda: (page.goto(f"{server.url}/about"), page.go_back())):
+        again()
+        expect(page.locator("#kept")).to_be_visible()
+        expect(page.locator("#reward input[value='colorfulness']")).to_be_checked()
+        expect(page.locator("#pasted textarea")).to_have_value(text)
+    page.goto(f"{server.url}/?run=20200101-000000-000000")
+    expect(page.locator("#run-status")).to_contain_text("No such run")
+    expect(page.locator("#reward input[value='colorfulness']")).not_to_be_checked()
+    page.goto(server.url)
+    expect(page.locator("#pasted textarea")).to_have_value(text)
+    page.locator("#forget").click()
+    expect(page.locator("#reward input[value='colorfulness']")).not_to_be_checked()
+    expect(page.locator("#kept")).to_be_hidden()
+    page.reload()
+    expect(page.locator("#preflight .rsm-facts, #preflight p").first).to_be_visible()
+    expect(page.locator("#pasted textarea")).to_be_hidden()
