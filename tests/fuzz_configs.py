@@ -196,11 +196,11 @@ def filled_form(asked: dict) -> form.Form:
         base = {}
     shown = {name: fields.shown(name, base.get(name, getattr(RunConfig, name))) for name in fields.ADVANCED}
     shown |= {name: value for name, value in asked.items() if name in shown}
-    known = asked["reward"] in REWARDS
+    known = isinstance(asked["reward"], str) and asked["reward"] in REWARDS
     return form.Form(
         asked["model"],
-        asked["reward"] if known else form.CUSTOM,
-        None if known else asked["reward"],
+        asked["reward"] if known or not isinstance(asked["reward"], str) else form.CUSTOM,
+        None if known or not isinstance(asked["reward"], str) else asked["reward"],
         asked["estimator"],
         form.BUILTIN,
         asked.get("prompts", base.get("prompts", RunConfig.prompts)),

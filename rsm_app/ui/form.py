@@ -243,6 +243,14 @@ def _why(method, family: str, gradient: bool) -> list[str]:
     return [re.sub(r"^'[^']*' ", "It ", text) for text in reasons]
 
 
+_TEXTS = ("model", "reward", "mixture", "estimator", "prompt_source", "prompt_set", "pasted", "upload")
+
+
+def _no_text(value: object) -> bool:
+    """Whether something is no text, as no browser but any program may send."""
+    return value is not None and not isinstance(value, str)
+
+
 def check(form: Form, limits: Limits = _NO_LIMITS) -> tuple[RunConfig, str | None]:
     """Turn a form into settings and, for own prompts, their text.
 
@@ -253,6 +261,8 @@ def check(form: Form, limits: Limits = _NO_LIMITS) -> tuple[RunConfig, str | Non
     Raises:
         FormError: With one sentence per problem of the whole form, each with its place.
     """
+    if problems := [f"'{name}' must be text." for name in _TEXTS if _no_text(getattr(form, name))]:
+        raise FormError(dict.fromkeys(problems, ""))
     if problems := prompt_count_problems(prompt_count(form), limits):
         raise FormError(dict.fromkeys(problems, field_problems.PROMPTS))
     found: dict[str, str] = {}
