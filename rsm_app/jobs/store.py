@@ -95,13 +95,13 @@ class Run:
     def job(self) -> Job:
         """Return what the app knows of the run; ``UNREADABLE_JOB`` unless that is certain.
 
-        Nothing is known of a run that was made in a shell: it has no record, and nobody asked the app for it.
+        Nothing is known of a run that was made in a shell: it has none of the files that the app keeps.
         """
         try:
             job = read_job(self.job_file)
         except DamagedRecord as error:
             return self._unreadable(self.job_file, UNREADABLE_JOB, str(error))
-        if job is None and absent(self.request):
+        if job is None and all(map(absent, (self.request, self.worker_file, self.worker_log))):
             return Job(shell=True)
         return job or self._unreadable(self.job_file, UNREADABLE_JOB, "it is missing")
 

@@ -175,6 +175,15 @@ def test_a_run_that_says_it_was_made_in_a_shell_is_everybody_s(store, leave):
     assert run.made_in_a_shell() is not (run.path / ORIGIN).exists()
 
 
+@pytest.mark.parametrize("left", ["request.json", "worker.json", "worker.txt"])
+def test_whatever_the_app_left_of_a_run_says_that_no_shell_made_it(store, left):
+    run = finished_run(store, 0)
+    for path in (run.job_file, run.request):
+        path.unlink()
+    (run.path / left).write_text("{}")
+    assert run.job() == UNREADABLE_JOB and not allowed(run, STRANGER) and not run.made_in_a_shell()
+
+
 def test_what_is_recorded_says_where_a_run_was_made(store, supervisor):
     shell, asked = finished_run(store, 0), finished_run(store, 1)
     for path in (shell.job_file, shell.request):
