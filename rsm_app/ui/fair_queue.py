@@ -10,6 +10,7 @@ and stopping always find one.
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 
 import gradio as gr
@@ -22,6 +23,9 @@ from rsm_app.ui.access import owner_of
 from rsm_app.ui.sessions import Sessions
 
 _MOST_OWNERS = 10000
+_AGAIN_SECONDS = (
+    0.05  # after which a queue that is stuck is looked through though nothing seems to have changed
+)
 _TOO_MANY = (
     "You have {:g} requests waiting here already, as many as one may have. Wait until some are answered, "
     "then go on."
@@ -44,6 +48,7 @@ class FairQueue(Queue):
         self._most = limits.owner_events
         self._turns: dict[str, int] = {}
         self._turn = 0
+        self._changes, self._stuck_at, self._again = 0, -1, 0.0
 
     async def push(self, body, request: Request, username: str | None):
         """Take up an event, unless its owner has enough waiting.
@@ -56,6 +61,7 @@ class FairQueue(Queue):
             raise HTTPException(429, _TOO_MANY.format(self._most), {"Retry-After": "5"})
         alone = body.session_hash is None
         answer = await super().push(body, request, username)
+        self._changes += 1
         event = self.event_ids_to_events.get(answer[1]) if answer[0] else None
         if event is not None:
             event.owner, event.alone = owner, alone
@@ -64,7 +70,10 @@ class FairQueue(Queue):
         return answer
 
     def get_events(self) -> tuple[list[Event], bool, str] | None:
-        """Return the next event of a kind that has a free place."""
+        """Return the next event of a kind that has a free place; Gradio asks a thousand times a second."""
+        now = time.monotonic()
+        if self._stuck_at == self._changes and now < self._again:
+            return None
         kinds = list(self.event_queue_per_concurrency_id.items())
         random.shuffle(kinds)
         for kind, queue in kinds:
@@ -75,6 +84,7 @@ class FairQueue(Queue):
                     queue.queue.remove(event)
                     self._note_turn(_owner(event))
                     return [event], False, kind
+        self._stuck_at, self._again = self._changes, now + _AGAIN_SECONDS
         return None
 
     async def process_events(self, events: list[Event], batch: bool, begin_time: float, fn) -> None:
@@ -82,6 +92,7 @@ class FairQueue(Queue):
         try:
             await super().process_events(events, batch, begin_time, fn)
         finally:
+            self._changes += 1
             for event in events:
                 if getattr(event, "alone", False):
                     self.blocks.state_holder.session_data.pop(event.session_hash, None)

@@ -65,6 +65,7 @@ def finish(queue, count=1):
         kind = queue.active_jobs[number][0].concurrency_id
         queue.event_queue_per_concurrency_id[kind].current_concurrency -= 1
         queue.active_jobs[number] = None
+        queue._changes += 1  # as when Gradio has answered an event
 
 
 def one_by_one(queue) -> list[str]:
@@ -149,6 +150,19 @@ def test_everybody_of_one_ipv6_network_counts_as_one(demo):
     with pytest.raises(HTTPException):
         push(queue, "drawn", "2001:db8::3")
     assert push(queue, "drawn", "2001:db8:0:1::1")[0]
+
+
+def test_a_queue_that_is_stuck_is_not_looked_through_again_and_again(demo, monkeypatch):
+    queue, looked = fair(demo, Limits(owner_events=100)), []
+    for _ in range(20):
+        push(queue, "checked", "10.0.0.66")
+    assert [take(queue) for _ in range(5)][-1] is None
+    monkeypatch.setattr(queue, "_at_work", lambda kind: looked.append(kind))
+    monkeypatch.setattr(queue, "_again", float("inf"))
+    assert [take(queue) for _ in range(1000)] == [None] * 1000 and looked == []
+    monkeypatch.undo()
+    push(queue, "checked", "10.0.0.1")
+    assert take(queue) == "10.0.0.1"
 
 
 # -- sessions ------------------------------------------------------------------------------------------
