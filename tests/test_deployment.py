@@ -1,6 +1,5 @@
 """What the Hub and Docker read of the repository keeps its promises."""
 
-import dataclasses
 import fnmatch
 import http.server
 import json
@@ -18,7 +17,6 @@ from dockerfile_parse import DockerfileParser
 from huggingface_hub import RepoCard
 from huggingface_hub.utils import filter_repo_objects
 
-from rsm_app.jobs.limits import Limits
 from tests.test_readme import README, shell_lines
 from trainers.models import MODELS
 
@@ -238,9 +236,3 @@ def test_the_readme_s_docker_commands_fit_the_dockerfile(steps, final):
         assert words[-1] in tags
         assert words[words.index("-p") + 1].endswith(f":{values(final, 'EXPOSE')[0]}")
         assert words[words.index("-v") + 1].partition(":")[2] == values(final, "VOLUME")[0]
-
-
-def test_the_readme_has_every_limit_with_its_value_on_a_space():
-    for field in dataclasses.fields(Limits):
-        variable, shared = field.metadata["variable"], field.metadata["space"]
-        assert f"| `{variable}` | {field.default:g} | {shared:g} |" in README

@@ -1,7 +1,9 @@
 """Requests as Gradio hands them to a handler: a real one of the server, with a session where there is one."""
 
+import asyncio
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import fastapi
 import gradio as gr
@@ -42,3 +44,9 @@ def asker(
         info = {"userinfo": {"preferred_username": name}, "expires_at": time.time() + signed_in_for}
         scope["session"] = {"oauth_info": info}
     return gr.Request(fastapi.Request(scope))
+
+
+def run_apart(coroutine):
+    """Run a coroutine in a thread of its own: a browser of this process may have a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

@@ -1,6 +1,5 @@
 """Whose event is next, who may have how many waiting, and whose session is forgotten."""
 
-import asyncio
 from types import SimpleNamespace
 
 import gradio as gr
@@ -11,7 +10,7 @@ from rsm_app.jobs.limits import Limits
 from rsm_app.ui import costly, sessions
 from rsm_app.ui.fair_queue import FairQueue
 from rsm_app.ui.sessions import Sessions, asking
-from tests.ui.asking import asker
+from tests.ui.asking import asker, run_apart
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def push(queue, name, address, session="x"):
     who = asker(address)
     token = asking.set(address)
     try:
-        return asyncio.run(queue.push(body, who.request, None))
+        return run_apart(queue.push(body, who.request, None))
     finally:
         asking.reset(token)
 

@@ -1,6 +1,5 @@
 """How the app is put into Gradio's server: what is around it, and what Gradio would open beside it."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -14,11 +13,12 @@ from gradio import http_server, utils
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from rsm_app.jobs.store import RunStore
+from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import serving
 from rsm_app.ui.cached import ServedFiles
 from rsm_app.ui.proxies import ForwardedScheme
 from rsm_app.ui.same_origin import SameOrigin
-from tests.ui.asking import asker
+from tests.ui.asking import asker, run_apart
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def prepared(tmp_path, monkeypatch):
     monkeypatch.setattr(http_server, "Server", http_server.Server)
     with gr.Blocks(analytics_enabled=False) as demo:
         gr.HTML("x")
-    return demo, serving.prepare(demo, RunStore(tmp_path))
+    return demo, serving.prepare(demo, Supervisor(RunStore(tmp_path)))
 
 
 async def nothing(scope, receive, send):
@@ -81,7 +81,7 @@ def test_behind_a_named_proxy_a_request_has_the_scheme_that_it_was_asked_by(monk
         seen.append(scope["scheme"])
 
     scope = {**asker(peer, x_forwarded_proto=said).request.scope, "scheme": "http"}
-    asyncio.run(ForwardedScheme(inside)(scope, None, None))
+    run_apart(ForwardedScheme(inside)(scope, None, None))
     assert seen == [scheme]
 
 
