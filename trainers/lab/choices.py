@@ -172,6 +172,8 @@ def branches_of(branching: str, text: str = "") -> tuple[int, ...]:
     noisy = STEPS - 1  # the last step lands on the clean picture, without noise
     if branching == CUSTOM:
         branches = from_mapping({"branches": text, "rollout_steps": 200}).branches
+        if not any(branches):
+            raise InputError("'branches' needs at least one step with 2 or more branches.")
         if len(branches) > noisy:
             raise InputError(
                 f"Only {noisy} of the {STEPS} steps inject noise, but {len(branches)} are listed."
