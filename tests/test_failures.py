@@ -1,17 +1,22 @@
 """Every known kind of failure is one sentence that says what to do; the errors are real ones."""
 
+import errno
+import os
 import socket
 import urllib.request
 from dataclasses import replace
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 
+from rsm_app.jobs.store import Run
 from tests.faults.watched_reward import registered
 from trainers import failures
 from trainers.cli import main
 from trainers.errors import FaultError
-from trainers.failures import explain, known_cause, out_of_memory
+from trainers.failures import ENDPOINT, OWN_CODE, TOKEN, explain, known_cause, out_of_memory
+from trainers.machine import quiet_libraries
 from trainers.rewards import REWARDS
 from trainers.rewards.contract import Reward
 from trainers.rewards.mixture import Mixture, Part
@@ -25,6 +30,53 @@ def caught(action) -> Exception:
     with pytest.raises(Exception) as error:  # noqa: PT011 (what it is, is what the test asks)
         action()
     return error.value
+
+
+def code_of_its_own():
+    from transformers.dynamic_module_utils import resolve_trust_remote_code
+
+    quiet_libraries()  # as every command that loads a model does: nobody is asked at the terminal
+    resolve_trust_remote_code(None, "someone/model", has_local_code=False, has_remote_code=True)
+
+
+def test_nobody_is_told_or_asked_to_run_the_code_of_a_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    error = caught(code_of_its_own)
+    assert "trust_remote_code" in str(error), "the library's own advice"
+    wrapped = caught(lambda: _raise_from(FaultError("The tiny autoencoder could not be loaded."), error))
+    told = explain(error) + str(known_cause(wrapped))
+    assert "trust_remote_code" not in told and "never run here" in told
+    monkeypatch.setattr("trainers.cli._list", lambda options: code_of_its_own())
+    monkeypatch.setenv("RSM_DEBUG", "1")
+    assert main(["list"]) == 1
+    told = capsys.readouterr().err
+    assert "trust_remote_code" not in told and "Traceback" in told and OWN_CODE in told
+    run = Run(tmp_path / "20260101-000000-aaaaaa")
+    run.path.mkdir()
+    run.worker_log.write_text(f"Loading.\nValueError: {error}\n")
+    assert "trust_remote_code" not in "\n".join(run.log_tail()) and OWN_CODE in run.log_tail()
+
+
+def _raise_from(error, cause):
+    raise error from cause
+
+
+def test_a_closed_file_and_a_read_only_system_are_named_without_their_folder():
+    for number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        told = explain(OSError(number, os.strerror(number), "/somebody/secret/place/model.json"))
+        assert "model.json may not be read or written" in told and "secret" not in told
+
+
+def test_an_address_without_a_scheme_is_no_fault_of_the_network(monkeypatch):
+    for address in ("127.0.0.1:9000", "hub.example", "http://[bad", "htp://hub.example"):
+        error = caught(lambda address=address: HfApi(endpoint=address, token=False).whoami())
+        assert explain(error) == ENDPOINT, address
+
+
+@pytest.mark.parametrize("token", ["hf_go\u00a0od", "\u201chf_good\u201d", "hf_gööd"])
+def test_a_token_that_cannot_be_sent_is_no_fault_of_the_network(token):
+    error = caught(lambda: HfApi(endpoint="http://127.0.0.1:9", token=token).whoami())
+    assert explain(error) == TOKEN and token not in explain(error)
 
 
 def no_memory():

@@ -5,9 +5,12 @@ import os
 
 import pytest
 
+from trainers.assets import asset_root
 from trainers.cli import main
 from trainers.errors import InputError
 from trainers.paths import path_of
+from trainers.rewards.judge import store_path
+from trainers.rewards.weights import Weights
 
 LONG = "./" + "x" * 300
 UNUSABLE = {
@@ -73,3 +76,27 @@ def test_a_file_of_settings_with_other_types_is_told(settings, tmp_path, capsys)
     assert main(words) == 2
     assert capsys.readouterr().err.startswith("Error: ")
     assert not os.path.exists(tmp_path / "run" / "config.json")
+
+
+def test_folders_of_variables_may_begin_with_a_home_and_need_none(monkeypatch, tmp_path):
+    """Shipped models, weights of rewards, and the judge's answers, as a service's settings write them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RSM_ASSETS", "RSM_WEIGHTS", "RSM_CACHE"):
+        monkeypatch.setenv(name, f"~/{name}")
+    assert asset_root() == tmp_path / "RSM_ASSETS"
+    assert store_path() == tmp_path / "RSM_CACHE" / "rsm-studio" / "judge.sqlite"
+    weights = Weights("someone/scorer", ("config.json",), "MIT", 1)
+    (tmp_path / "RSM_WEIGHTS" / "someone" / "scorer").mkdir(parents=True)
+    (tmp_path / "RSM_WEIGHTS" / "someone" / "scorer" / "config.json").write_text("{}")
+    assert weights.here() == tmp_path / "RSM_WEIGHTS" / "someone" / "scorer"
+    monkeypatch.setenv("RSM_ASSETS", "~nobody-of-this-name/x")
+    with pytest.raises(InputError, match="The variable RSM_ASSETS cannot be used: '~nobody"):
+        asset_root()
+    for name in ("RSM_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: no_home())
+    assert store_path() is None, "answers are then kept in memory"
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")

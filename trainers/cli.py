@@ -13,17 +13,17 @@ import json
 import os
 import shlex
 import signal
-import traceback
 from collections.abc import Mapping, Sequence
 from math import inf
 
+from trainers import hub_client
 from trainers.adapter_start import checked_start, shape_settings
 from trainers.cautions import cautions
 from trainers.cli_studies import add_bench, add_lab
 from trainers.coercion import parse_assignments
 from trainers.config import RunConfig
 from trainers.errors import InputError, StudioError
-from trainers.failures import explain
+from trainers.failures import explain, last_traceback
 from trainers.importing import uncollected
 from trainers.interruption import Interruption
 from trainers.launch import launched
@@ -48,6 +48,7 @@ MAIN_OPTIONS = ("prompts", "heldout_prompts", "seed", "budget_seconds")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code."""
     prepare_output()
+    hub_client.install()
     parser = _parser()
     try:
         options = parser.parse_args(arguments)
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:  # a defect, or the machine's fault: of runs the log has the traceback
         if os.environ.get(DEBUG, "") not in ("", "0"):
-            traceback.print_exc()
+            report(last_traceback())
         report(f"Error: {explain(error, 'The command')} {DEBUG}=1 shows where it happened.")
         return 1
 
@@ -255,7 +256,7 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
             leave(ranks)
         except BaseException as error:
             with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
+                log.write(last_traceback())
             if isinstance(error, (StudioError, KeyboardInterrupt)):
                 raise
             report(f"Error: {explain(error)} Details: {folder.log}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Iterator
 
 from trainers.errors import StudioError
@@ -90,6 +91,11 @@ def without_code_advice(text: str) -> str:
     if _CODE_WORD not in text:
         return text
     return "\n".join(OWN_CODE if _CODE_WORD in line else line for line in text.split("\n"))
+
+
+def last_traceback() -> str:
+    """Return the traceback of the error that is being handled, as a log or a debugging person may have it."""
+    return without_code_advice(traceback.format_exc())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,12 +7,11 @@ process's trainer gives it before doing the same. A failure is told to all, and 
 from __future__ import annotations
 
 import signal
-import traceback
 from pathlib import Path
 from typing import Any
 
 from trainers.errors import StudioError
-from trainers.failures import out_of_memory
+from trainers.failures import last_traceback, out_of_memory
 from trainers.interruption import Interruption, OutOfTime, StopRequested
 from trainers.loading import load_trainer
 from trainers.loop import Trainer
@@ -20,6 +19,7 @@ from trainers.machine import choose_device, quiet_libraries, use_threads
 from trainers.ranks import Ranks, join, leave
 from trainers.rewards import load_reward
 from trainers.run_folder import RunFolder
+from trainers.terminal import report
 
 VERBS = ("advance", "restore", "halve_micro_batch")
 
@@ -50,7 +50,7 @@ def _obey(trainer: Trainer | None, name: str, payload: Any, ranks: Ranks) -> Tra
         pass
     except Exception as error:
         if not out_of_memory(error):
-            traceback.print_exc()
+            report(last_traceback())
     return trainer
 
 

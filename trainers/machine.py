@@ -171,9 +171,15 @@ def _own_cores() -> int:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' progress bars and advice off the screen; errors still raise."""
+    """Keep the libraries' progress bars and advice off the screen; errors still raise.
+
+    Nor may a library ask at the terminal whether to run the code that came with a checkpoint.
+    """
     import diffusers
     import transformers
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
     warnings.filterwarnings("ignore", module=r"(diffusers|transformers|peft|huggingface_hub).*")
     for library in (diffusers, transformers):

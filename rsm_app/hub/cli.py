@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from rsm_app.hub.names import checked_name, suggestions
 from trainers.cli import DEBUG
 from trainers.errors import InputError, StudioError
-from trainers.failures import explain
+from trainers.failures import explain, last_traceback
 from trainers.paths import path_of
 from trainers.terminal import prepare_output, report, say
 
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:  # a defect, or the machine's fault
         if os.environ.get(DEBUG, "") not in ("", "0"):
-            traceback.print_exc()
+            report(last_traceback())
         report(f"Error: {explain(error, 'The command')} {DEBUG}=1 shows where it happened.")
         return 1
     return 0

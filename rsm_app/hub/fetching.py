@@ -55,6 +55,7 @@ METRICS = "metrics.jsonl"
 USEFUL = {METRICS: 64 * 2**20, **dict.fromkeys(PROMPT_NAMES, 16 * 2**20)}
 MAX_PICTURE_BYTES = 16 * 2**20
 MAX_PAIRS = 64
+PATIENCE_SECONDS, SLOWEST = 60.0, 20_000  # of one file: seconds, and bytes a second beyond them
 _PICTURES = f"{PAIRS_FILE.partition('/')[0]}/"
 _BROUGHT = "imported"  # apart from a comparison's own, which are known by their number in its plan
 _COPIES = 2  # of every file, while the run folder is made of what was fetched
@@ -162,12 +163,15 @@ class _Download:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         headers = build_hf_headers(token=self._api.token)
+        end = time.monotonic() + PATIENCE_SECONDS + size / SLOWEST
         with get_session().stream("GET", url, headers=headers) as answer, open(target, "wb") as file:
             if answer.status_code >= 400:
                 answer.read()
             hf_raise_for_status(answer)
             for piece in answer.iter_bytes():
                 file.write(piece)
+                if time.monotonic() > end:  # a few bytes at a time would keep this thread for ever
+                    raise HubProblem("cut")
                 if file.tell() > size:
                     raise InputError(
                         f"{name} of this repository is larger than it is listed, so nothing is used."

@@ -2,8 +2,8 @@
 
 ``huggingface_hub`` repeats a failed request by itself for half a minute or as long as the Hub asks, and says
 so only in a log. Inside ``conversation`` a refusal or a lost connection is raised the moment it happens, so
-that whoever leads the conversation decides, tells and can be stopped. Outside it the library's client is
-unchanged.
+that whoever leads the conversation decides, tells and can be stopped. Outside it the library repeats as it
+does.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 import httpx2
-from huggingface_hub import constants, get_session, set_client_factory
+from huggingface_hub import constants
 from huggingface_hub.utils import parse_ratelimit_headers
+
+from trainers import hub_client
 
 TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
@@ -26,8 +28,6 @@ _LOOPBACK = (
 )  # a Hub on this machine: no proxy reaches it
 _ASKED_TO_WAIT = 429
 _present = threading.local()
-_installing = threading.Lock()
-_installed = False
 
 
 class Cancelled(Exception):
@@ -90,7 +90,7 @@ def conversation(cancelled: Callable[[], bool] | None = None) -> Iterator[Conver
     Raises:
         Cancelled, Lost, Refused: From whatever the body asks of ``huggingface_hub``.
     """
-    _install()
+    install()
     before = getattr(_present, "conversation", None)
     talk = before if before and not cancelled else Conversation(cancelled)
     _present.conversation = talk
@@ -100,7 +100,7 @@ def conversation(cancelled: Callable[[], bool] | None = None) -> Iterator[Conver
         _present.conversation = before
 
 
-class _Client(httpx2.Client):
+class _Client(hub_client.HubClient):
     """The library's client, which listens to the present thread's conversation."""
 
     def send(self, request: httpx2.Request, **options) -> httpx2.Response:
@@ -108,7 +108,9 @@ class _Client(httpx2.Client):
         if talk is None:
             return super().send(request, **options)
         talk.check()
-        request.extensions = {**request.extensions, "timeout": TIMEOUT.as_dict()}
+        short = request.method in ("GET", "HEAD") and not options.get("stream")
+        limits = hub_client.ANSWER if short else TIMEOUT
+        request.extensions = {**request.extensions, "timeout": limits.as_dict()}
         try:
             response = super().send(request, **options)
         except _LOST as error:
@@ -127,17 +129,11 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
     return float(limit.reset_in_seconds) if limit and not limit.remaining else None
 
 
-def _install() -> None:
+def install() -> None:
     """Make the library's client one that listens, once per process."""
-    global _installed
-    with _installing:
-        if not _installed:
-            # Files are sent over HTTP on purpose: so they are counted, and stop when the push is cancelled.
-            logging.getLogger("huggingface_hub._commit_api").setLevel(logging.ERROR)
-            hooks = get_session().event_hooks  # the library's own: offline mode, request ids
-            own = {"event_hooks": hooks, "mounts": dict.fromkeys(_LOOPBACK)}
-            set_client_factory(lambda: _Client(**own, follow_redirects=True, timeout=None))
-            _installed = True
+    if hub_client.install(_Client):
+        # Files are sent over HTTP on purpose: so they are counted, and stop when the push is cancelled.
+        logging.getLogger("huggingface_hub._commit_api").setLevel(logging.ERROR)
 
 
 def offline() -> bool:

@@ -33,6 +33,7 @@ from rsm_app.jobs.records import (
 )
 from rsm_app.jobs.states import reconcile, resumable
 from trainers.errors import BusyError, FaultError, InputError
+from trainers.failures import without_code_advice
 from trainers.run_folder import RunFolder, RunStatus, read_json, write_json
 
 LOG_LINES = 40
@@ -172,7 +173,8 @@ class Run:
             return 0
 
     def _last_words(self, worker: Worker) -> list[str]:
-        return _without_traceback(_tail(self.worker_log, worker.log_start))[-_LAST_WORDS:]
+        words = _without_traceback(_tail(self.worker_log, worker.log_start))[-_LAST_WORDS:]
+        return list(map(without_code_advice, words))
 
     def made_in_a_shell(self) -> bool:
         """Whether somebody who can read this machine's files anyway made the run, no visitor and no Hub."""
@@ -189,7 +191,7 @@ class Run:
             lines: How many.
         """
         told = _without_traceback(_tail(self.folder.log)) or _without_traceback(_tail(self.worker_log))
-        return told[-lines:]
+        return [without_code_advice(line) for line in told[-lines:]]
 
 
 class RunStore:

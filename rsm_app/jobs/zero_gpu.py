@@ -14,7 +14,6 @@ import math
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -130,7 +129,7 @@ def _borrow(folder: RunFolder, limits: dict) -> tuple[int, str]:
 def _chunk(path: str, seconds: float, limits: dict) -> tuple[int, str]:
     """Work on a run where the GPU is; errors are returned, since only their type would come through."""
     from trainers.chunks import train_chunk
-    from trainers.failures import explain
+    from trainers.failures import explain, last_traceback
 
     try:
         train_chunk(path, seconds, limits=limits)
@@ -138,7 +137,7 @@ def _chunk(path: str, seconds: float, limits: dict) -> tuple[int, str]:
         return error.exit_code, str(error)
     except Exception as error:
         with contextlib.suppress(OSError), open(RunFolder(path).log, "a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
+            log.write(last_traceback())
         return 1, explain(error)
     return 0, ""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from rsm_app.hub import wire
 from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
@@ -128,6 +129,7 @@ def serve(host: str, port: int) -> None:
         InputError: An environment variable has a wrong value, or the host is not this machine's.
         OSError: The address cannot be served.
     """
+    wire.install()
     host = listening_host(host, port)
     check_proxies(host)
     supervisor = Supervisor(default_store())

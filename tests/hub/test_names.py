@@ -63,6 +63,19 @@ def test_a_function_in_a_file_is_suggested_without_its_folders(tmp_path):
         (f"{HUB}/ann/x/", ("ann/x", None)),
         (f"{HUB}/ann/x/tree/abc123", ("ann/x", "abc123")),
         (f"{HUB}/ann/x/blob/main/README.md", ("ann/x", "main")),
+        ("huggingface.co/ann/x", ("ann/x", None)),
+        ("hf.co/ann/x", ("ann/x", None)),
+        ("https://www.huggingface.co/ann/x?library=diffusers#usage", ("ann/x", None)),
+        ("https://ann:hf_secret@huggingface.co/ann/x", ("ann/x", None)),
+        (f"{HUB}/ann/x.git", ("ann/x", None)),
+        (f"{HUB}/models/ann/x", ("ann/x", None)),
+        (f"{HUB}/ann/x/tree/refs%2Fpr%2F1", ("ann/x", "refs/pr/1")),
+        ("git@hf.co:ann/x.git", ("ann/x", None)),
+        ("hf://ann/x@v1", ("ann/x", "v1")),
+        ("hf://models/ann/x/file.safetensors", ("ann/x", None)),
+        ("\u201cann/x\u201d,", ("ann/x", None)),
+        ("\u200b ann/x@v1\ufeff\n", ("ann/x", "v1")),
+        ("/ann/x/", ("ann/x", None)),
     ],
 )
 def test_a_pasted_address_names_the_repository(text, expected):
@@ -78,8 +91,24 @@ def test_a_pasted_address_names_the_repository(text, expected):
         "ann/x@../main",
         "ann/../x",
         "file:///etc/x/y",
+        "https://huggingface.co@evil.example/ann/x",
+        "git@evil.example:ann/x",
+        "http://[bad/ann/x",
+        "https://huggingface.co:99999/ann/x",
+        "hf://datasets/ann/x",
+        f"{HUB}/spaces/ann/x",
+        "evil.example/huggingface.co/ann/x",
     ],
 )
 def test_an_address_of_something_else_is_refused(text):
     with pytest.raises(InputError):
         parse_source(text, HUB)
+
+
+def test_an_address_of_the_hub_is_one_where_a_mirror_or_a_hub_of_one_s_own_is_asked():
+    mirror, own = "https://hub.mirror.example", "http://127.0.0.1:9000/"
+    assert parse_source(f"{HUB}/ann/x/tree/v1", mirror) == ("ann/x", "v1")
+    assert parse_source("hub.mirror.example/ann/x", mirror) == ("ann/x", None)
+    assert parse_source("127.0.0.1:9000/ann/x", own) == ("ann/x", None)
+    with pytest.raises(InputError, match="on hub.mirror.example"):
+        parse_source("https://other.example/ann/x", mirror)

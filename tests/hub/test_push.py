@@ -12,7 +12,6 @@ import pytest
 from huggingface_hub.utils import http_backoff
 
 from rsm_app.hub import push as pushing
-from rsm_app.hub import wire
 from rsm_app.hub.bundle import bundle
 from rsm_app.hub.problems import HubProblem
 from rsm_app.hub.push import Push
@@ -23,6 +22,7 @@ from rsm_app.hub.wire import Refused, conversation
 from tests.e2e.shell import ROOT, lines, read
 from tests.hub.conftest import OTHER, READER, REPO, WRITER, environment
 from tests.jobs.small_runs import wait_for
+from trainers import hub_client
 from trainers.adapter_file import WEIGHTS
 from trainers.errors import InputError
 from trainers.run_folder import write_lines
@@ -69,7 +69,7 @@ def test_visibility_is_asked_once(hub, push, writer):
 
 
 def test_a_silent_hub_is_told_also_where_it_is_only_asked_whose_token_it_is(hub, writer, monkeypatch):
-    monkeypatch.setattr(wire, "TIMEOUT", httpx2.Timeout(0.2))
+    monkeypatch.setattr(hub_client, "ANSWER", httpx2.Timeout(0.2))
     hub.fail({"match": "whoami|GET /api/models", "delay": 30})
     for ask in (account, lambda *words: repositories(writer, "ann", hub.url)):
         with pytest.raises(HubProblem) as caught:
