@@ -31,7 +31,7 @@ DEAD = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9", "
     ],
 )
 def test_what_is_on_this_machine(address, here):
-    assert proxies.is_loopback(address) is here
+    assert proxies.is_here(address) is here
 
 
 @pytest.mark.parametrize("named", [DEAD, {"all_proxy": "socks5h://127.0.0.1:9"}], ids=str)

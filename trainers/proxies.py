@@ -22,16 +22,22 @@ UNUSABLE = (
 )
 
 
-def is_loopback(address: str) -> bool:
-    """Whether a web address is on this machine itself, which no proxy can reach."""
+def is_loopback(name: str) -> bool:
+    """Whether a name is one that only this machine itself is reached by: 127.0.0.0/8, ::1, localhost."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
     try:
-        host = (urlsplit(address).hostname or "").rstrip(".")
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_here(address: str) -> bool:
+    """Whether a web address is on this machine itself, which no proxy can reach."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return is_loopback((urlsplit(address).hostname or "").rstrip("."))
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return False
 
 
 def proxy_sentence(error: BaseException) -> str | None:

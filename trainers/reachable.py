@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from trainers.proxies import is_loopback
+from trainers.proxies import is_here
 
 TIMEOUT_SECONDS = 3.0
 REMEMBERED_SECONDS = 30.0
@@ -48,7 +48,7 @@ def _ask(address: str) -> str:
     import httpx
 
     try:
-        direct = httpx.HTTPTransport() if is_loopback(address) else None
+        direct = httpx.HTTPTransport() if is_here(address) else None
         with httpx.Client(timeout=TIMEOUT_SECONDS, transport=direct) as client:
             client.head(address)
     except (httpx.ReadTimeout, httpx.WriteTimeout):

@@ -11,6 +11,8 @@ import socket
 from dataclasses import dataclass
 from functools import lru_cache
 
+from trainers.proxies import is_loopback as is_loopback
+
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/@\\?#,%]+))(?::(\d{0,5}))?")
 _ORIGIN = re.compile(r"(https?)://(.+)", re.IGNORECASE)
 _USUAL_PORTS = {"http": 80, "https": 443}
@@ -66,16 +68,6 @@ def parse_origin(text: str) -> Authority | None:
         return None
     usual = _USUAL_PORTS[found[1].lower()]
     return Authority(host.name, usual if host.port is None else host.port)
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a name is one that only this machine itself is reached by: 127.0.0.0/8, ::1, localhost."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def is_own_name(name: str) -> bool:

@@ -24,7 +24,7 @@ import httpx
 
 from trainers.errors import FaultError
 from trainers.failures import known_cause
-from trainers.proxies import is_loopback
+from trainers.proxies import is_here
 
 MOST_BYTES = 16 * 2**20
 LONGEST_PAUSE = 20.0
@@ -94,7 +94,7 @@ class Endpoint:
                 headers=sent | ({"Authorization": f"Bearer {key}"} if key else {}),
                 follow_redirects=False,
                 limits=limits,
-                transport=httpx.AsyncHTTPTransport(limits=limits) if is_loopback(address) else None,
+                transport=httpx.AsyncHTTPTransport(limits=limits) if is_here(address) else None,
             )
         except (ImportError, ValueError) as error:
             why = known_cause(error) or type(error).__name__
