@@ -36,6 +36,11 @@ class _Words:
     transient: bool = False
 
 
+def _words(sentences: str) -> _Words:
+    cause, _, remedy = sentences.partition(". ")
+    return _Words(f"{cause}.", remedy)
+
+
 NO_TOKEN = (
     "Nobody is signed in to the Hub. Sign in on this page, paste a token that may write, or run "
     "'hf auth login' in a shell and try again."
@@ -51,7 +56,7 @@ WORDS = {
         "The Hub does not accept the token: it is wrong, expired or revoked.",
         "Sign in again, or paste a fresh token that may write.",
     ),
-    "no_token": _Words(*NO_TOKEN.split(". ", 1)),
+    "no_token": _words(NO_TOKEN),
     "forbidden": _Words(
         "The token may not write to this repository.",
         "Use a token with the role 'write' that covers this account or organisation, or push to a repository "
@@ -61,8 +66,8 @@ WORDS = {
         "The token may only read.",
         "Make one with the role 'write' at huggingface.co/settings/tokens and use that.",
     ),
-    "bad_token": _Words(*failures.TOKEN.split(". ", 1)),
-    "endpoint": _Words(*failures.ENDPOINT.split(". ", 1)),
+    "bad_token": _words(failures.TOKEN),
+    "endpoint": _words(failures.ENDPOINT),
     "proxy": _Words(
         "A proxy that the environment names cannot be used here.",
         "Name an HTTP proxy in HTTPS_PROXY, unset ALL_PROXY, or, for a SOCKS proxy, install socksio.",

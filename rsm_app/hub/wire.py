@@ -21,11 +21,6 @@ from trainers import hub_client
 
 TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 _LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
-_LOOPBACK = (
-    "all://localhost",
-    "all://127.0.0.1",
-    "all://[::1]",
-)  # a Hub on this machine: no proxy reaches it
 _ASKED_TO_WAIT = 429
 _present = threading.local()
 

@@ -16,6 +16,7 @@ from rsm_app.ui.addresses import call_itself_directly, listening_host
 from rsm_app.ui.cached import write_pictures_whole
 from rsm_app.ui.fair_queue import FairQueue
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
+from rsm_app.ui.head import HEAD
 from rsm_app.ui.proxies import check_proxies, shared_by_all
 from rsm_app.ui.theme import build_theme
 
@@ -27,29 +28,6 @@ _HEADER = (
 # Seconds from one look at the cache of pictures to the next, and those after which an unused one goes.
 _CLEARED, _CLEARED_SHARED = (3600, 86400), (600, 7200)
 MAX_WAITING = 2000  # events; on ZeroGPU Gradio would allow one, and turn away the second page that polls
-# A browser that keeps nothing for a page, as for a frame of another site in a private window, has no
-# storage or throws when it is touched, which Gradio does not expect: such a page remembers until it is left.
-_STORAGE = """<script>
-for (const name of ["localStorage", "sessionStorage"]) {
-  try {
-    window[name].getItem(name);
-  } catch {
-    const kept = new Map();
-    const storage = {
-      get length() { return kept.size; },
-      key: (number) => [...kept.keys()][number] ?? null,
-      getItem: (key) => kept.get(String(key)) ?? null,
-      setItem: (key, value) => { kept.set(String(key), String(value)); },
-      removeItem: (key) => { kept.delete(String(key)); },
-      clear: () => { kept.clear(); },
-    };
-    try {
-      Object.defineProperty(window, name, {value: storage, configurable: true});
-    } catch {}
-  }
-}
-</script>"""
-_HEAD = f'<meta name="color-scheme" content="light dark">{_STORAGE}'
 
 
 def build(supervisor: Supervisor | None = None) -> gr.Blocks:
@@ -153,7 +131,7 @@ def launch(demo: gr.Blocks, supervisor: Supervisor, host: str, port: int, block:
         prevent_thread_lock=True,
         theme=build_theme(),
         css_paths=[Path(STYLE)],
-        head=_HEAD,
+        head=HEAD,
         footer_links=["settings", "gradio"],
         allowed_paths=[],
         max_file_size=MAX_UPLOAD_BYTES,

@@ -27,12 +27,12 @@ from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
 from trainers.errors import InputError, StudioError
 
 # Until a fresh page knows which run it shows, the remembered one must not overwrite the one in its address.
+# Until the page knows which run it shows, its address keeps what was asked for.
 _SHOW_RUN = (
-    "(id) => { if (!id) return; const address = new URL(location), asked = address.searchParams.get('run'); "
-    "if (!window.rsmAttached && asked && asked !== id) return; address.searchParams.set('run', id); "
-    "history.replaceState(null, '', address); }"
+    "(id) => { if (!id || !window.rsmAttached) return; const address = new URL(location); "
+    "address.searchParams.set('run', id); history.replaceState(null, '', address); }"
 )
-_ATTACHED = "() => { window.rsmAttached = true; }"
+_ATTACHED = f"(id) => {{ window.rsmAttached = true; ({_SHOW_RUN})(id); }}"
 _TO_RUN = (
     "() => document.getElementById('run-status')?.scrollIntoView({behavior: 'smooth', block: 'nearest'})"
 )
@@ -97,7 +97,7 @@ class _Page:
         forgotten = form_.forget.click(self.forget, None, filled, js=kept_form.FORGET, **_QUIET)
         forgotten.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
         attached.then(**poll)
-        attached.then(None, js=_ATTACHED, api_visibility="private")
+        attached.then(None, run, js=_ATTACHED, api_visibility="private")
         attached.then(self.preview, form_.sent(), self._told(), **_PREVIEW)
 
     def _wire_form(self, chosen: list) -> None:

@@ -148,7 +148,11 @@ def test_a_visitor_is_known_by_the_hop_that_the_platform_s_proxy_wrote(space):
 
 def test_the_page_says_what_a_visitor_may_use_and_offers_a_copy(space):
     page = urllib.request.urlopen(space.url, timeout=20).read().decode()
-    assert "at most 1 at work and 3 waiting. A run may take 30 minutes." in page
+    assert "at most 1 at work and 3 waiting. Of yours 50 ended runs and 1000 MB are kept" in page
+    assert (
+        "and you may pin 5; beyond that your oldest unpinned runs are deleted. A run may take 30 minutes."
+        in page
+    )
     assert "Duplicate this Space" in page and "huggingface.co/spaces/ann/studio?duplicate=true" in page
 
 

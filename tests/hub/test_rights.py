@@ -127,9 +127,7 @@ def test_nobody_signed_in_is_told_what_can_be_done_in_a_shell(online, run, capsy
     assert "hf auth login" in printed and "this page" not in printed
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1:9", "hub.example", "https//hub.example", "http://[bad", "ftp://x"]
-)
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "hub.example", "https//hub.example", "ftp://x"])
 def test_an_endpoint_that_is_no_address_is_blamed_and_not_the_network(
     online, run, monkeypatch, capsys, address
 ):

@@ -339,7 +339,7 @@ def at_work(supervisor, owner):
 
 def test_a_fresh_browser_finds_its_own_live_run_before_those_of_others(supervisor, handlers):
     def shown(who):
-        return handlers["attach"].fn("", who)[0]
+        return handlers["attach"].fn("", "", who)[0]
 
     assert shown(OWNER) == ""
     waiting = supervisor.submit(small_config(), None, "10.0.0.1")

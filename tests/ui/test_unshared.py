@@ -23,7 +23,8 @@ INDEX = SimpleNamespace(index=0)
 EVENTS = {
     "": {
         **{name: ("RUN",) for name in ("stop", "resume", "extend", "retry", "export_adapter")},
-        **{name: ("RUN",) for name in ("export_report", "due", "duplicate", "attach")},
+        **{name: ("RUN",) for name in ("export_report", "due", "duplicate")},
+        "attach": ("RUN", ""),
         "poll": ("RUN", ""),
         "select_pair": ("RUN", "gain", INDEX),
         **{f"fill_{name}": ("RUN", "gain") for name in watch.PARTS},
@@ -162,7 +163,7 @@ def test_every_event_that_takes_a_run_is_asked_here(handlers):
     others = {
         *("", "_proxy_notice", "<lambda>", "choose", "choose_estimator", "preview", "check_reward", "start"),
         *("point_out", "narrow", "newer", "older", "offer", "take_up", "bring", "greet", "check", "draw"),
-        *("start_run", "run_status", "list_runs", "stop_run", "sample", "_check_login_status"),
+        *("start_run", "run_status", "list_runs", "stop_run", "sample", "_check_login_status", "forget"),
     }
     named = {(page, name) for page, name in handlers if page != "lab" and name not in others}
     listed = {(page, name) for page, events in EVENTS.items() for name in events if name not in others}

@@ -226,6 +226,8 @@ def _free_bytes(place: Path) -> int:
 
 def _sentence(error: Exception, name: str, location: str, licence: str) -> str:
     """Return what to do about an error of the Hub's client, known by the names of its classes."""
+    from huggingface_hub import constants
+
     kinds = {cls.__name__ for cls in type(error).__mro__}
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if kinds & {"GatedRepoError", "DisabledRepoError"}:
@@ -235,5 +237,5 @@ def _sentence(error: Exception, name: str, location: str, licence: str) -> str:
         return _NO_INDEX.format(name=name, index=INDEX)
     if kinds & {"RepositoryNotFoundError", "HFValidationError", "RevisionNotFoundError"}:
         return _MISSING.format(name=name)
-    why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else type(error).__name__
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error).__name__
     return _UNREACHABLE.format(name=name, why=why)
