@@ -47,51 +47,15 @@ LOADED = (
     *("brightness", "contrast", "sharpness", "colorfulness"),
 )
 NONSENSE = (
-    *(
-        "",
-        " ",
-        "none",
-        "None",
-        "nan",
-        "inf",
-        "-inf",
-        "1e999",
-        "-1",
-        "0",
-        "0x10",
-        "1_000",
-        "\u0661\u0662",
-        "\u00bd",
-    ),
-    *(
-        "1,5",
-        "true",
-        "null",
-        "[]",
-        "{}",
-        "../..",
-        "~",
-        "/etc/passwd",
-        "a" * 5000,
-        "\0",
-        "\ud800",
-        "\u202e",
-        "\u2028",
-    ),
-    *(
-        "\u00e9",
-        "\U0001f3b2",
-        "'; --",
-        "<script>",
-        "%s",
-        "{x}",
-        "${HOME}",
-        10**30,
-        -(10**30),
-        1e308,
-        math.nan,
-    ),
-    *(math.inf, True, False, None, [], [1], {}, {"a": 1}, [[1]], b"bytes"),
+    # Numbers that are none, or none of ours.
+    *("", " ", "nan", "inf", "-inf", "1e999", "-1", "0", "0x10", "1_000", "\u0661\u0662", "\u00bd", "1,5"),
+    *(10**30, -(10**30), 1e308, math.nan, math.inf),
+    # Words that mean something elsewhere.
+    *("none", "None", "true", "null", "[]", "{}", "../..", "~", "/etc/passwd", "'; --", "<script>"),
+    *("%s", "{x}", "${HOME}"),
+    # Letters that break files, terminals and headers.
+    *("a" * 5000, "\0", "\ud800", "\u202e", "\u2028", "\u00e9", "\U0001f3b2"),
+    *(True, False, None, [], [1], {}, {"a": 1}, [[1]], b"bytes"),
 )
 MAIN = ("model", "reward", "estimator", "budget_seconds", "seed", "prompts")
 ESTIMATORS = tuple(METHODS.names())

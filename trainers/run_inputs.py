@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from trainers.config import FIELDS, RunConfig
 from trainers.errors import FaultError, InputError
 from trainers.models import MODELS
-from trainers.models.folders import INDEX, place_of
+from trainers.models.access import cached_folder
+from trainers.models.folders import INDEX, config_of, parts_of, place_of
 from trainers.prompts import prompt_file
 from trainers.rewards.own import own_name
 from trainers.rewards.own_source import source_files
@@ -27,6 +26,7 @@ from trainers.run_folder import RunFolder, atomic_write, read_json, write_json
 
 PROMPTS = ("prompts", "heldout_prompts")
 _BLOCK, _BLOCKS = 64 * 1024, 16
+_MOST_BYTES = 16 * 2**20
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # They say where, how long and with how much memory a run works, and what else is reported; not what it
 # learns.
@@ -66,14 +66,14 @@ def keep_inputs(folder: RunFolder, config: RunConfig) -> None:
         if source != copy:
             atomic_write(copy, content)
         record[name] = {"file": copy.name, "sha256": hashlib.sha256(content).hexdigest()}
-    record["rewards"] = {str(path): _digest(path) for path in _reward_files(config)}
-    record["model"] = _model_digests(config.model)
+    record["rewards"] = {str(path): _source_digest(path) for path in _reward_sources(config)}
+    record["model"] = _model_digests(config.model, loaded=False)
     write_json(folder.inputs_record, record)
 
 
 def kept(folder: RunFolder, config: RunConfig) -> RunConfig:
     """Return the settings with the run's own copies in the place of its prompt files, where it has them."""
-    record = read_json(folder.inputs_record) or {}
+    record = _record(folder)
     copies = {name: _copy(folder, record, name) for name in PROMPTS}
     held = {name: str(path.absolute()) for name, path in copies.items() if path.is_file()}
     return dataclasses.replace(config, **held)
@@ -81,7 +81,7 @@ def kept(folder: RunFolder, config: RunConfig) -> RunConfig:
 
 def input_problems(folder: RunFolder, config: RunConfig) -> list[str]:
     """Say what has changed since the run began, by name; empty for a run that kept no record."""
-    record = read_json(folder.inputs_record) or {}
+    record = _record(folder)
     found = _setting_problems(_part(record, "settings"), config)
     for name in PROMPTS:
         kept_as = _part(record, name)
@@ -92,12 +92,13 @@ def input_problems(folder: RunFolder, config: RunConfig) -> list[str]:
                 f"{_NEW}"
             )
     for path, digest in _part(record, "rewards").items():
-        if _digest(Path(path)) != digest:
+        if _source_digest(Path(path)) != digest:
             found.append(
-                f"The reward file {path} has changed since the run began, so rewards before and after would "
+                f"The reward's source {path} has changed since the run began, so rewards before and after would "
                 f"not be of one measure. {_NEW}"
             )
-    if (model := _part(record, "model")) and (names := _changed(model, _model_digests(config.model))):
+    model = _part(record, "model")
+    if model and (names := _changed(model, _model_digests(config.model, loaded=False))):
         found.append(_other_model(config, names))
     return found
 
@@ -105,19 +106,35 @@ def input_problems(folder: RunFolder, config: RunConfig) -> list[str]:
 def confirm_model(folder: RunFolder, config: RunConfig) -> None:
     """Hold the base model that was loaded against the run's record, or complete the record the first time.
 
-    Whether a model of the Hub has a new revision is known only once it has been loaded.
+    What the Hub has of a model now is known only once it has been loaded.
 
     Raises:
-        FaultError: It is another one than the run began with, or the run folder cannot be written.
+        FaultError: It is another one than the run began with, or the run folder cannot be read or written.
     """
-    record = read_json(folder.inputs_record)
-    if record is None:
+    if not folder.inputs_record.exists():
         return
-    now = _model_digests(config.model)
+    record = _record(folder)
+    now = _model_digests(config.model, loaded=True)
     if not _part(record, "model"):
         write_json(folder.inputs_record, record | {"model": now})
     elif names := _changed(_part(record, "model"), now):
         raise FaultError(_other_model(config, names))
+
+
+def _record(folder: RunFolder) -> dict[str, Any]:
+    """Return what a run kept of its inputs; empty for one that kept nothing.
+
+    Raises:
+        FaultError: There is a record that cannot be read: without it nothing guards the run's numbers.
+    """
+    path = folder.inputs_record
+    record = read_json(path, _MOST_BYTES)
+    if record is None and path.exists():
+        raise FaultError(
+            f"{path} cannot be read, and it says which prompts, rewards and base model the run began with. "
+            "Put it back, or begin a new run."
+        )
+    return record or {}
 
 
 def _other_model(config: RunConfig, names: list[str]) -> str:
@@ -160,35 +177,52 @@ def _content(path: Path) -> bytes:
         raise InputError(f"The prompt file {path} cannot be read: {error.strerror}.") from None
 
 
-def _reward_files(config: RunConfig) -> Iterator[Path]:
-    """Yield the files of a run's own rewards, and the neighbours that these import."""
+def _reward_sources(config: RunConfig) -> Iterator[Path]:
+    """Yield the files of a run's own rewards and the neighbours that these import; of packages their folders."""
     for part in f"{config.reward},{config.others}".split(","):
         if match := own_name(part):
-            yield from source_files(Path(match["file"]))
+            file = Path(match["file"])
+            for source in source_files(file):
+                inner = source.relative_to(file.parent).parts
+                yield source if len(inner) == 1 else file.parent / inner[0]
 
 
-def _model_digests(name: str) -> dict[str, str]:
-    """Return what a base model is known by: digests of a folder's files, the revision of a repository.
+def _source_digest(path: Path) -> str:
+    """Return a digest of a Python file, or of all those of a package."""
+    if not path.is_dir():
+        return _digest(path)
+    files = sorted(path.rglob("*.py"))
+    text = "".join(f"{_digest(file)} {file.relative_to(path).as_posix()}\n" for file in files)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
-    Empty for the embedded models, which are of the program, and for a repository that was not fetched yet.
+
+def _model_digests(name: str, loaded: bool) -> dict[str, str]:
+    """Return digests of the files that a base model is loaded from.
+
+    Empty for the embedded models, which are of the program.
+
+    Args:
+        name: The model.
+        loaded: Whether it was loaded just now. Before that nothing is said of a repository of the Hub, of
+            which this machine may have any part, of any revision.
     """
     spec = MODELS.get(name)
     if spec.embedded:
         return {}
-    folder = place_of(spec.location)
+    folder = place_of(spec.location) or (cached_folder(spec.location) if loaded else None)
     if folder is None:
-        index = try_to_load_from_cache(spec.location, INDEX)
-        return {"revision": Path(index).parent.name} if isinstance(index, str) else {}
-    files = (path for path in sorted(folder.rglob("*")) if _is_read(path, folder))
-    return {path.relative_to(folder).as_posix(): _digest(path, sampled=True) for path in files}
+        return {}
+    return {path.relative_to(folder).as_posix(): _digest(path, sampled=True) for path in _files_read(folder)}
 
 
-def _is_read(path: Path, folder: Path) -> bool:
-    """Whether a file belongs to the pipeline: in one of its parts' folders, or its index."""
-    if any(part.startswith(".") for part in path.relative_to(folder).parts):
-        return False
-    inside = path.parent != folder or path.name == INDEX
-    return inside and path.suffix in (*_WEIGHTS, ".json", ".txt", ".model") and path.is_file()
+def _files_read(folder: Path) -> Iterator[Path]:
+    """Yield the files of a pipeline: its index, and what is in the folders of its parts."""
+    yield folder / INDEX
+    for part, _ in parts_of(config_of(folder / INDEX)):
+        for path in sorted((folder / part).rglob("*")):
+            hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+            if not hidden and path.suffix in (*_WEIGHTS, ".json", ".txt", ".model") and path.is_file():
+                yield path
 
 
 def _digest(path: Path, sampled: bool = False) -> str:

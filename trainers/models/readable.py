@@ -7,6 +7,7 @@ they are a small part of what will be fetched anyway.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from trainers.errors import InputError
 from trainers.models.access import cached_folder, fetch_index
 from trainers.models.families import FAMILIES, Reads
 from trainers.models.folders import INDEX, parse_index, parts_of, place_of
+from trainers.models.small_files import small_file_problem
 from trainers.models.spec import ModelSpec
 
 
@@ -120,21 +122,36 @@ def _embedded(folder: Path, prompts: tuple[str, ...]) -> Tokens:
 def _opened(location: str, pipeline_class: str, ask: bool) -> tuple[Any, Reads | None]:
     """Return a checkpoint's tokenizer, loaded as its pipeline loads it, and how it is used."""
     folder = place_of(location) or cached_folder(location)
+    absent = InputError(f"The tokenizer of '{location}' is not on this machine.")
     if folder is None and not ask:
-        raise InputError(f"The tokenizer of '{location}' is not on this machine.")
+        raise absent
     text = (folder / INDEX).read_text(encoding="utf-8") if folder else fetch_index(location)
     index, _ = parse_index(text, location, INDEX)
     kinds = dict(parts_of(index))
     reads = reads_of(pipeline_class, lambda part: part in kinds)
     if reads is None:
         return None, None
-    return _tokenizer(folder, location, reads.tokenizer, kinds[reads.tokenizer], ask), reads
+    part = reads.tokenizer
+    family = _tokenizer_class(kinds[part])
+    if folder is not None and _complete(folder / part, kinds[part]):
+        return family.from_pretrained(str(folder / part), local_files_only=True), reads
+    if not ask or place_of(location):
+        raise absent
+    return family.from_pretrained(location, subfolder=part), reads
 
 
-def _tokenizer(folder: Path | None, location: str, part: str, kind: str, ask: bool) -> Any:
+def _complete(folder: Path, kind: str) -> bool:
+    """Whether a tokenizer has its vocabulary; of a snapshot in the Hub's cache any file may be missing yet."""
+    names = [path.name for path in folder.glob("*")]
+    return bool(names) and not small_file_problem(kind, names, "", "")
+
+
+def _tokenizer_class(kind: str) -> Any:
+    """Return a class of transformers itself: one that chooses would go by what the checkpoint says."""
     import transformers
 
-    family = getattr(transformers, kind)  # never a class that a checkpoint brings along
-    if folder is not None and (folder / part).is_dir():
-        return family.from_pretrained(str(folder / part), local_files_only=True)
-    return family.from_pretrained(location, subfolder=part, local_files_only=not ask)
+    family = getattr(transformers, kind)
+    known = inspect.isclass(family) and issubclass(family, transformers.PreTrainedTokenizerBase)
+    if kind.startswith("Auto") or not known:
+        raise InputError(f"{kind} is no tokenizer's class.")
+    return family
