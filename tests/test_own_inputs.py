@@ -1,6 +1,7 @@
 """A run owns what its numbers depend on: its prompts, and digests of its rewards, base model and settings."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from tests.faults.sessions import same, session, tiny_config
 from trainers.assets import asset_root
 from trainers.cli import main
-from trainers.errors import InputError
-from trainers.opening import reopen
-from trainers.run_folder import RunFolder
+from trainers.errors import FaultError, InputError
+from trainers.opening import reopen, start
+from trainers.run_folder import RunFolder, read_json
+from trainers.run_inputs import confirm_model, input_problems
 
 HELD = ["a red circle", "a blue square", "two green triangles", "a yellow star", "a red square"]
 
@@ -122,8 +124,6 @@ def test_another_base_model_in_the_same_folder_is_refused_by_name(tmp_path):
     (model / "call.json").unlink(missing_ok=True)
     path = tmp_path / "run"
     values = {"heldout_prompts": "shapes-heldout", "prompts": "shapes-train"}
-    from trainers.opening import start
-
     start(path, tiny_config(model=str(model), **values))
     (model / "README.md").write_text("Anybody may write here.\n")
     (model / "vae" / "._diffusion_pytorch_model.safetensors").write_text("of a Mac")
@@ -165,3 +165,95 @@ def test_what_says_only_how_a_run_works_may_be_edited(changes, tmp_path):
     folder = begun(tmp_path)
     folder.config.write_text(json.dumps(json.loads(folder.config.read_text()) | changes))
     reopen(folder.path)
+
+
+@pytest.fixture
+def hub_model(tmp_path, monkeypatch):
+    """A model of the Hub in this machine's cache; returns what makes a revision of it the newest one."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "models--owner--model"
+    (place / "refs").mkdir(parents=True)
+
+    def newest(revision):
+        snapshot = place / "snapshots" / (revision * 40)
+        if not snapshot.exists():
+            shutil.copytree(asset_root() / "tiny-flow", snapshot)
+            (snapshot / "call.json").unlink(missing_ok=True)
+        (place / "refs" / "main").write_text(revision * 40)
+        return snapshot
+
+    return newest
+
+
+def test_a_new_revision_of_the_same_weights_is_the_same_base_model(hub_model, tmp_path):
+    """Its page was edited, or a file was added that no pipeline reads."""
+    hub_model("a")
+    config = tiny_config(model="owner/model", heldout_prompts="shapes-heldout", prompts="shapes-train")
+    folder = start(tmp_path / "run", config)
+    confirm_model(folder, config)
+    (hub_model("b") / "README.md").write_text("A better description.\n")
+    assert input_problems(folder, config) == []
+    confirm_model(folder, config)
+    weights = next((hub_model("c") / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert input_problems(folder, config) == [], "what the Hub has now is known once it is here"
+    with pytest.raises(FaultError, match="base model owner/model has changed .*transformer/"):
+        confirm_model(folder, config)
+
+
+def test_a_half_fetched_model_of_the_hub_is_no_other_model(hub_model, tmp_path):
+    snapshot = hub_model("a")
+    config = tiny_config(model="owner/model", heldout_prompts="shapes-heldout", prompts="shapes-train")
+    shutil.rmtree(snapshot / "vae")
+    folder = start(tmp_path / "run", config)
+    shutil.copytree(asset_root() / "tiny-flow" / "vae", snapshot / "vae")
+    confirm_model(folder, config)
+    shutil.rmtree(snapshot / "text_encoder")
+    assert input_problems(folder, config) == []
+
+
+def test_a_run_may_lie_inside_the_folder_of_its_base_model(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(asset_root() / "tiny-flow", model)
+    (model / "call.json").unlink(missing_ok=True)
+    values = {"heldout_prompts": "shapes-heldout", "prompts": "shapes-train", "model": str(model)}
+    status = session(model / "runs" / "one", tiny_config(**values), stop(RunFolder(model / "runs" / "one")))
+    assert status.run().state == "stopped"
+    (model / "notes").mkdir()
+    (model / "notes" / "mine.json").write_text("{}")
+    reopen(model / "runs" / "one")
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b"x" * 2**24 + b"x", b"\xff"])
+def test_a_record_that_cannot_be_read_guards_nothing_and_is_told(damage, prompts, tmp_path):
+    folder = start(tmp_path / "run", tiny_config(heldout_prompts=str(prompts)))
+    folder.inputs_record.write_bytes(damage)
+    with pytest.raises(FaultError, match="inputs.json cannot be read, and it says which prompts"):
+        reopen(folder.path)
+
+
+def test_a_large_package_beside_a_reward_is_recorded_as_one(reward, tmp_path):
+    for number in range(300):
+        (tmp_path / "near" / f"part_{number}.py").write_text(f"x = {number}\n")
+    folder = start(tmp_path / "run", tiny_config(reward=f"{reward}:f"))
+    assert len(read_json(folder.inputs_record)["rewards"]) == 2
+    reopen(folder.path)
+    (tmp_path / "near" / "part_7.py").write_text("x = 8\n")
+    with pytest.raises(InputError, match="near has changed since the run began"):
+        reopen(folder.path)
+
+
+def test_names_of_files_need_not_be_text(tmp_path):
+    """Any bytes may name a file; a settings file of JSON keeps them as halves of surrogate pairs."""
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        shutil.copytree(asset_root() / "tiny-flow", place / "model")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (place / "model" / "call.json").unlink(missing_ok=True)
+    values = {"heldout_prompts": "shapes-heldout", "prompts": "shapes-train"}
+    begun(tmp_path, model=str(place / "model"), **values)
+    _, config = reopen(tmp_path / "run")
+    assert config.model == str(place / "model")
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    assert all("\udce9" not in str(value) for value in RunFolder(tmp_path / "run").read_config().values())

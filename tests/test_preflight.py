@@ -11,10 +11,12 @@ import torch
 from tests.e2e.shell import trainers as engine
 from tests.estimators.toy_model import Constant
 from tests.trainer_cases import toy
+from trainers.cautions import cautions
 from trainers.config import RunConfig
 from trainers.methods import METHODS, fitting_methods
 from trainers.models import EMBEDDED, MODELS
 from trainers.models.base import load_model
+from trainers.models.configured import usual_steps
 from trainers.models.readable import cut_off, tokens_of
 from trainers.preflight import (
     EVALUATION_MARGIN,
@@ -133,6 +135,24 @@ def test_an_earlier_run_with_other_settings_is_scaled_to_its_work():
     large = config(prompts_per_update=48)
     speed = measured([run(config(), seconds=4.0)])
     assert speed.update_seconds * work(large) / speed.work == pytest.approx(8.0)
+
+
+def test_the_comparison_is_as_large_as_the_held_out_set_and_as_long_as_its_steps(tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text("a red circle\na blue square\n")
+    usual, small = config(), config(heldout_prompts=str(few))
+    whole, part = (estimate(settings, reference(settings)) for settings in (usual, small))
+    assert part.comparison_pictures == 2 * 2 * small.eval_samples_per_prompt
+    assert part.comparison_seconds == pytest.approx(whole.comparison_seconds * 2 / usual.eval_prompts)
+    steps = usual_steps(MODELS.get("tiny-flow"))
+    for eval_steps, share in ((0, 1.0), (steps, 1.0), (2 * steps, 2.0), (1, 1 / steps)):
+        found = estimate(config(eval_steps=eval_steps), reference(usual))
+        assert found.comparison_seconds == pytest.approx(share * whole.comparison_seconds)
+    done = run(config(heldout_prompts=str(few), eval_steps=2 * steps))
+    done = dataclasses.replace(done, report={**done.report, "prompts": 2})
+    assert measured([done]).picture_seconds == pytest.approx(16.0 / (2 * 4) / 2)
+    tight = config(heldout_prompts=str(few), budget_seconds=10)
+    assert "budget" not in cautions(tight), "few images fit into a short budget"
 
 
 @pytest.mark.parametrize("report", [{}, {"wall_seconds": "x"}, {"wall_seconds": 3.0}])

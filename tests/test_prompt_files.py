@@ -39,6 +39,7 @@ TABLES = {
     "json in disguise.txt": json.dumps(TWO),
     "json lines in disguise.txt": "".join(json.dumps(record) + "\n" for record in OBJECTS),
     "table in disguise.txt": f"prompt\tcategory\n{TWO[0]}\tBoats\n{TWO[1]}\tText\n",
+    "commas in disguise.txt": 'prompt,category\n"a wooden boat, blue",Boats\n"a sign that says ""open""",x\n',
     "no ending": TEXT,
 }
 MARKS = {
@@ -173,3 +174,8 @@ def test_parquet_is_read_where_pyarrow_is_there(tmp_path):
 def test_a_visitor_s_parquet_file_is_not_unpacked():
     with pytest.raises(InputError, match="cannot be read here"):
         read_bytes(b"PAR1", "set.parquet")
+
+
+@pytest.mark.parametrize("line", ["text, blue and red", "a prompt,a caption", "prompt", "red,blue"])
+def test_a_first_prompt_with_commas_is_no_header(line):
+    assert [row.prompt for row in read_bytes(f"{line}\nanother one\n".encode(), "x.txt")][0] == line

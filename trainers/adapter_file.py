@@ -121,8 +121,15 @@ def find_adapter(place: str | os.PathLike) -> Path:
         InputError: There is none, or more than one.
     """
     path = path_of(os.fspath(place))
-    folders = (path / "adapter", path, *(inner.parent for inner in path.glob(f"*/{PEFT_CONFIG}")))
-    for file in (*(folder / name for folder in folders for name in (WEIGHTS, PEFT_WEIGHTS)), path):
+    here = (folder / name for folder in (path / "adapter", path) for name in (WEIGHTS, PEFT_WEIGHTS))
+    for file in (*here, path):
+        if file.is_file():
+            return file
+    inner = sorted(config.parent for config in path.glob(f"*/{PEFT_CONFIG}"))
+    if len(inner) > 1:
+        names = ", ".join(folder.name for folder in inner[:5])
+        raise InputError(f"There are {len(inner)} LoRAs in '{place}' ({names}): name the one to begin from.")
+    for file in (folder / name for folder in inner for name in (WEIGHTS, PEFT_WEIGHTS)):
         if file.is_file():
             return file
     found = [file for file in sorted(path.glob("*.safetensors")) if not file.name.startswith(".")]
@@ -157,7 +164,7 @@ def base_shapes(spec: ModelSpec) -> tuple[str, dict[str, tuple[int, ...]]]:
     network = FAMILIES[spec.pipeline_class].network
     folder = asset_root() / spec.location if spec.embedded else place_of(spec.location)
     folder = folder or cached_folder(spec.location)
-    if folder is None or not (folder / network).is_dir():
+    if folder is None or not any((folder / network).glob("*.safetensors")):
         return network, {}
     return network, network_shapes(folder / network)
 

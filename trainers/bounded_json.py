@@ -33,13 +33,14 @@ _NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, as_written: bool = False) -> Any:
     """Return what UTF-8 text of JSON holds.
 
     Whole numbers beyond 64 bits are read as floats.
 
     Args:
         data: The text; whoever reads it has bounded its size.
+        as_written: Whether half surrogate pairs stay, which stand for bytes in names of files.
 
     Raises:
         ValueError: It is no JSON, no UTF-8, nested deeper than ``MAX_DEPTH``, or of too many parts.
@@ -49,15 +50,22 @@ def parse_json(data: bytes) -> Any:
     if _too_deep(data):
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     value = json.loads(data.removeprefix(codecs.BOM_UTF8).decode(), parse_int=_whole)
-    return _without_surrogates(value) if b"\\ud" in data or b"\\uD" in data else value
+    halves = not as_written and (b"\\ud" in data or b"\\uD" in data)
+    return _without_surrogates(value) if halves else value
 
 
-def read_json(path: Path, most_bytes: int = MAX_RECORD_BYTES) -> dict | None:
-    """Return a JSON object, or None when the file is missing, damaged, too large or too deep."""
+def read_json(path: Path, most_bytes: int = MAX_RECORD_BYTES, as_written: bool = False) -> dict | None:
+    """Return a JSON object, or None when the file is missing, damaged, too large or too deep.
+
+    Args:
+        path: The file.
+        most_bytes: How large it may be.
+        as_written: As in ``parse_json``.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(most_bytes + 1)
-        value = parse_json(data) if len(data) <= most_bytes else None
+        value = parse_json(data, as_written) if len(data) <= most_bytes else None
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from trainers.config import RunConfig
 from trainers.long_prompts import find_long, kept
 from trainers.models.configured import configured
-from trainers.preflight import estimate, reference
+from trainers.preflight import compared_prompts, estimate, reference
 from trainers.presets import default_config
 from trainers.prompt_files import PromptRow
 from trainers.prompts import load_rows
@@ -117,9 +117,10 @@ def too_short(config: RunConfig, comparison: float, whole: float) -> str:
         comparison: Seconds of the comparison, both sides.
         whole: Seconds that the run will take.
     """
-    images = 2 * config.eval_prompts * config.eval_samples_per_prompt
+    prompts = compared_prompts(config)
+    images = 2 * prompts * config.eval_samples_per_prompt
     return (
         f"The budget of {config.budget_seconds:g} s has no room for training beside the comparison: its "
         f"{images} images take about {comparison:.0f} s, so the run makes one update and takes about "
-        f"{whole:.0f} s. Give more budget_seconds, or fewer eval_prompts than {config.eval_prompts}."
+        f"{whole:.0f} s. Give more budget_seconds, or fewer eval_prompts than {prompts}."
     )

@@ -176,7 +176,7 @@ def _config(options) -> RunConfig:
     values: dict = {}
     found: list[str] = []
     if options.config:
-        stored = read_json(options.config)
+        stored = read_json(options.config, as_written=True)
         if stored is None:
             raise InputError(f"'{options.config}' is not a readable JSON file of settings.")
         values |= stored

@@ -121,6 +121,6 @@ def _kind(error: BaseException) -> str | None:
         return MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK
-    if isinstance(error, OSError) and error.errno in _CLOSED and error.filename:
+    if isinstance(error, OSError) and error.errno in _CLOSED and isinstance(error.filename, str | bytes):
         return CLOSED.format(os.path.basename(os.fsdecode(error.filename)), error.strerror)
     return MEMORY if isinstance(error, OSError) and error.errno == errno.ENOMEM else None

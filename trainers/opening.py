@@ -64,9 +64,9 @@ def check_place(path: Path) -> None:
     Raises:
         InputError: It is a file or lies below one, or this user may not write there.
     """
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise InputError(f"{path} is a file; --out needs a folder.")
-    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    above = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
     if not above.is_dir():
         raise InputError(f"{path} lies below the file {above}; choose another --out.")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -109,7 +109,7 @@ def reopen(
         FaultError: Its settings are damaged.
     """
     folder = existing(path)
-    values = folder.read_config()
+    values = folder.read_config(as_written=True)
     if not values:
         raise FaultError(f"The settings of this run, {folder.config}, are damaged and cannot be read.")
     status = folder.status()

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from trainers import long_prompts
 from trainers.config import RunConfig
 from trainers.custom import method_of
+from trainers.errors import InputError
+from trainers.models import MODELS
 from trainers.models.access import access_problems
-from trainers.models.configured import configured
+from trainers.models.configured import configured, usual_steps
 from trainers.presets import default_config
 from trainers.prompt_files import PromptRow, as_text
 from trainers.prompts import load_rows
@@ -37,7 +39,7 @@ class Speed:
 
     Attributes:
         start_seconds: From starting the process to the first picture, saving at the end included.
-        picture_seconds: One picture of the comparison, scoring included.
+        picture_seconds: One picture of the comparison in the model's own number of steps, scoring included.
         update_seconds: One rollout with its updates.
         work: ``work`` of the settings for which ``update_seconds`` was measured.
         memory_mb: Largest memory of the process, in 2**20 bytes.
@@ -255,7 +257,9 @@ def reference(config: RunConfig) -> Speed | None:
 
 
 def _speed_of(run: Finished) -> Speed | None:
-    drawn = run.config.eval_prompts * run.config.eval_samples_per_prompt
+    known = run.report.get("prompts")
+    compared = known if isinstance(known, int) and known > 0 else run.config.eval_prompts
+    drawn = compared * run.config.eval_samples_per_prompt
     lines = [line for line in run.metrics if line.get("rollout_seconds") and line.get("update_seconds")]
     looks = sum(float(line.get("cost", 0.0)) for line in run.probes)
     try:
@@ -267,7 +271,7 @@ def _speed_of(run: Finished) -> Speed | None:
         return None
     return Speed(
         max(1.0, start),
-        baseline / drawn,
+        baseline / drawn / _steps_share(run.config),
         statistics.median(_seconds(line, run.config) for line in lines),
         work(run.config),
         max(float(line.get("peak_memory_mb", 0.0)) for line in lines),
@@ -279,14 +283,30 @@ def _seconds(line: Mapping, config: RunConfig) -> float:
     return float(line["rollout_seconds"]) + float(line["update_seconds"]) * config.updates_per_rollout
 
 
+def compared_prompts(config: RunConfig) -> int:
+    """Return how many prompts the comparison has: not more than the held-out set."""
+    try:
+        return min(config.eval_prompts, len(load_rows(config.heldout_prompts)))
+    except InputError:  # which is told by whatever checks the prompts
+        return config.eval_prompts
+
+
+def _steps_share(config: RunConfig) -> float:
+    """Return the steps of an image of the comparison as a share of those that the model takes by itself."""
+    usual = usual_steps(MODELS.get(config.model)) if config.eval_steps else None
+    return config.eval_steps / usual if usual else 1.0
+
+
 def estimate(config: RunConfig, speed: Speed) -> Estimate:
     """Return what a run with these settings will take at this speed."""
-    drawn = config.eval_prompts * config.eval_samples_per_prompt
-    side = drawn * speed.picture_seconds
+    compared = compared_prompts(config)
+    drawn = compared * config.eval_samples_per_prompt
+    picture_seconds = speed.picture_seconds * _steps_share(config)
+    side = drawn * picture_seconds
     per_rollout = speed.update_seconds * work(config) / speed.work
-    look = min(config.probe_prompts, config.eval_prompts) * SAMPLES
+    look = min(config.probe_prompts, compared) * SAMPLES
     share = config.updates_per_rollout / config.probe_every if config.probe_every else 0.0
-    with_looks = per_rollout + share * look * speed.picture_seconds
+    with_looks = per_rollout + share * look * picture_seconds
     room = config.budget_seconds - speed.start_seconds - side - (EVALUATION_MARGIN * side + RESERVE_SECONDS)
     rollouts = max(1, int(room / with_looks))
     if config.max_updates:
@@ -296,7 +316,7 @@ def estimate(config: RunConfig, speed: Speed) -> Estimate:
     return Estimate(
         speed.start_seconds,
         2 * side,
-        rollouts * per_rollout + looks * look * speed.picture_seconds,
+        rollouts * per_rollout + looks * look * picture_seconds,
         updates,
         2 * drawn,
         rollouts * pictures_per_rollout(config),

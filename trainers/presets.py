@@ -110,7 +110,9 @@ def default_config(model: str, estimator: str, reward: str) -> RunConfig:
     return RunConfig(model=model, estimator=estimator, reward=reward, **preset(model, estimator, reward))
 
 
-def build_config(model: str, estimator: str, reward: str, values: Mapping[str, Any]) -> RunConfig:
+def build_config(
+    model: str, estimator: str, reward: str, values: Mapping[str, Any], every_field: bool = False
+) -> RunConfig:
     """Return a checked config: what the combination begins with, then a person's values.
 
     Args:
@@ -118,6 +120,7 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
         estimator: A name of the method table.
         reward: A reward or a mixture.
         values: Field name → text or value; may repeat the three names above.
+        every_field: Whether the values are those of a form, which sends what nobody touched as well.
 
     Raises:
         InputError: With one sentence per problem, all together: unknown names, wrong types, numbers out of
@@ -132,7 +135,9 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     unknown = found_model + ([] if estimator in METHODS else [METHODS.unknown(estimator)])
     known = not found_model and estimator in METHODS
     base = preset(model, estimator, reward) if known else {}
-    config = _branches_fitted(RunConfig(**(base | clean)), base)
+    config = RunConfig(**(base | clean))
+    if "branches" not in clean or (every_field and config.branches == _usual(base, "branches")):
+        config = _branches_fitted(config, base)
     found += unknown + problems(config) + endpoint_problems(config) + reward_problems(config)
     if not unknown and not _mixture_problems(config.reward):
         found += combination_problems(config)
@@ -141,15 +146,19 @@ def build_config(model: str, estimator: str, reward: str, values: Mapping[str, A
     return config
 
 
+def _usual(base: Mapping[str, Any], name: str) -> Any:
+    return base.get(name, getattr(RunConfig, name))
+
+
 def _branches_fitted(config: RunConfig, base: Mapping[str, Any]) -> RunConfig:
-    """Return a config whose branches, where they are those it began with, fit a rollout of fewer steps.
+    """Return a config whose branches, which nobody gave, fit a rollout of fewer steps.
 
     Each is moved to the same part of the shorter rollout; the last step, where nothing is drawn, stays
     without branches when it was.
     """
-    default = base.get("branches", RunConfig.branches)
-    before, now = base.get("rollout_steps", RunConfig.rollout_steps), config.rollout_steps
-    if config.branches != default or not 2 <= now < before:
+    default, before = _usual(base, "branches"), _usual(base, "rollout_steps")
+    now = config.rollout_steps
+    if not 2 <= now < before:
         return config
     last = now - 1 if len(default) == before and default[-1] else now - 2
     counts = [0] * (last + 1)

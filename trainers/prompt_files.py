@@ -37,6 +37,7 @@ _MARKS = (  # longest first: UTF-32's mark begins with UTF-16's
 )
 _LINE_END = re.compile("\r\n|\n|\r")
 _INNER_BREAKS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -140,9 +141,11 @@ def _reader(text: str, ending: str) -> Callable[[str, str], list[PromptRow]]:
         return partial(_table_rows, delimiter="," if ending == CSV else "\t")
     if ending in (JSON, LINES, ".ndjson") or _holds_json(text):
         return _json_rows
-    cells = _first_line(text).split("\t")
-    if len(cells) > 1 and _column(cells) is not None:
-        return partial(_table_rows, delimiter="\t")
+    for sign in ("\t", ","):
+        cells = _first_line(text).split(sign)
+        words = sign == "\t" or all(_WORD.fullmatch(cell) for cell in cells)  # a prompt may have commas
+        if len(cells) > 1 and words and _column(cells) is not None:
+            return partial(_table_rows, delimiter=sign)
     return _plain_rows
 
 

@@ -41,7 +41,7 @@ def reevaluate(path: Path, prompts: str | None, reward: str | None, samples: int
         raise InputError(f"The run in {folder.path} has no adapter yet; resume it first.")
     if samples < 1:
         raise InputError("'--samples' must be 1 or more.")
-    config = kept(folder, from_mapping(folder.read_config()))
+    config = kept(folder, from_mapping(folder.read_config(as_written=True)))
     device = choose_device(config)
     quiet_libraries()
     use_threads(config)

@@ -113,9 +113,14 @@ class RunFolder:
         """Whether the folder holds a run."""
         return self.config.is_file()
 
-    def read_config(self) -> dict:
-        """Return the settings as asked for; empty when there is no readable config."""
-        return read_json(self.config) or {}
+    def read_config(self, as_written: bool = False) -> dict:
+        """Return the settings as asked for; empty when there is no readable config.
+
+        Args:
+            as_written: Whether names of files keep bytes that are no UTF-8; the run needs them, and no page,
+                database or network takes them.
+        """
+        return read_json(self.config, as_written=as_written) or {}
 
     def read_report(self) -> dict | None:
         """Return the before/after report, or None while there is none."""

@@ -26,7 +26,7 @@ from trainers.run_folder import RunFolder, atomic_write, read_json, write_json
 
 PROMPTS = ("prompts", "heldout_prompts")
 _BLOCK, _BLOCKS = 64 * 1024, 16
-_MOST_BYTES = 16 * 2**20
+_MOST_BYTES, _MOST_FILES = 16 * 2**20, 200  # of a run's record; of a package that is recorded file by file
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # They say where, how long and with how much memory a run works, and what else is reported; not what it
 # learns.
@@ -94,11 +94,11 @@ def input_problems(folder: RunFolder, config: RunConfig) -> list[str]:
     for path, digest in _part(record, "rewards").items():
         if _source_digest(Path(path)) != digest:
             found.append(
-                f"The reward's source {path} has changed since the run began, so rewards before and after would "
+                f"The reward file {path} has changed since the run began, so rewards before and after would "
                 f"not be of one measure. {_NEW}"
             )
-    model = _part(record, "model")
-    if model and (names := _changed(model, _model_digests(config.model, loaded=False))):
+    model, now = _part(record, "model"), _model_digests(config.model, loaded=False)
+    if model and now and (names := _changed(model, now)):
         found.append(_other_model(config, names))
     return found
 
@@ -128,7 +128,7 @@ def _record(folder: RunFolder) -> dict[str, Any]:
         FaultError: There is a record that cannot be read: without it nothing guards the run's numbers.
     """
     path = folder.inputs_record
-    record = read_json(path, _MOST_BYTES)
+    record = read_json(path, _MOST_BYTES, as_written=True)
     if record is None and path.exists():
         raise FaultError(
             f"{path} cannot be read, and it says which prompts, rewards and base model the run began with. "
@@ -178,13 +178,15 @@ def _content(path: Path) -> bytes:
 
 
 def _reward_sources(config: RunConfig) -> Iterator[Path]:
-    """Yield the files of a run's own rewards and the neighbours that these import; of packages their folders."""
+    """Yield a run's own reward files and the neighbors that these import; of a large package its folder."""
     for part in f"{config.reward},{config.others}".split(","):
         if match := own_name(part):
             file = Path(match["file"])
+            within: dict[Path, list[Path]] = {}
             for source in source_files(file):
-                inner = source.relative_to(file.parent).parts
-                yield source if len(inner) == 1 else file.parent / inner[0]
+                within.setdefault(file.parent / source.relative_to(file.parent).parts[0], []).append(source)
+            for place, files in within.items():
+                yield from files if len(files) <= _MOST_FILES else [place]
 
 
 def _source_digest(path: Path) -> str:
@@ -193,7 +195,7 @@ def _source_digest(path: Path) -> str:
         return _digest(path)
     files = sorted(path.rglob("*.py"))
     text = "".join(f"{_digest(file)} {file.relative_to(path).as_posix()}\n" for file in files)
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def _model_digests(name: str, loaded: bool) -> dict[str, str]:

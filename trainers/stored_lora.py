@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainers.adapter_file import PEFT_CONFIG, Header, find_adapter, read_header
+from trainers.bounded_json import parse_json
 from trainers.errors import InputError
 
 _SIDES = {"A": "A", "B": "B", "down": "A", "up": "B"}
@@ -69,11 +70,22 @@ class StoredLora:
             return self.alphas[module] / self.rank
         alpha = self.settings.get("lora_alpha")
         for pattern, other in (self.settings.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
+            if _matches(pattern, module):
                 alpha = other
         if not isinstance(alpha, int | float):
             return 1.0
         return alpha / (math.sqrt(self.rank) if self.settings.get("use_rslora") else self.rank)
+
+
+def _matches(pattern: str, module: str) -> bool:
+    """Whether a key of PEFT's ``alpha_pattern`` means a module: its name, its end, or its escaped name."""
+    name = _plain(pattern)
+    return module == name or (not pattern.startswith("^") and module.endswith(f".{name}"))
+
+
+def _plain(pattern: str) -> str:
+    """Return the name in a pattern; PEFT takes any regular expression, and a stranger's may never end."""
+    return pattern.removeprefix("^").removesuffix("$").removeprefix(r"(.*\.)?").replace(r"\.", ".")
 
 
 def read_lora(place: str | os.PathLike) -> StoredLora:
@@ -140,12 +152,22 @@ def _gathered(file: Path, header: Header, parsed: Mapping[str, _Name]) -> Stored
 
 def _alphas(file: Path, header: Header) -> dict[str, float]:
     """Return the scalars that are stored beside the matrices, by module."""
+    names = [name for name in header.shapes if name.endswith(".alpha")]
+    if not names:
+        return {}
     found = {}
-    for name in header.shapes:
-        if name.endswith(".alpha"):
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        entries = parse_json(stream.read(length))
+        for name in names:
+            begin, end = entries[name]["data_offsets"]
+            stream.seek(8 + length + begin)
+            value = _scalar(entries[name]["dtype"], stream.read(min(end - begin, 8)))
+            if value is None:
+                raise InputError(f"The LoRA in {file} stores '{name[:80]}' in a form that cannot be read.")
             module = name.removesuffix(".alpha")
             match = re.fullmatch(r"lora_(?:unet|transformer)_(\w+)", module)
-            found[match[1] if match else _without_prefix(module)] = _scalar(file, name)
+            found[match[1] if match else _without_prefix(module)] = value
     return found
 
 
@@ -153,20 +175,12 @@ def _without_prefix(module: str) -> str:
     return next((module.removeprefix(f"{p}.") for p in _PREFIXES if module.startswith(f"{p}.")), module)
 
 
-def _scalar(file: Path, name: str) -> float:
-    """Return a tensor of one number, read without the libraries that know all types."""
-    with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        entry = json.loads(stream.read(length))[name]
-        begin, end = entry["data_offsets"]
-        stream.seek(8 + length + begin)
-        data = stream.read(end - begin)
-    if entry["dtype"] == "BF16":
-        data, entry = b"\0\0" + data, {"dtype": "F32"}
-    kind = _SCALARS.get(entry["dtype"])
-    if kind is None or len(data) != struct.calcsize(kind):
-        raise InputError(f"The LoRA in {file} stores '{name[:80]}' in a form that cannot be read.")
-    return struct.unpack(kind, data)[0]
+def _scalar(dtype: str, data: bytes) -> float | None:
+    """Return the one number of a tensor, read without the libraries that know all types; None for others."""
+    if dtype == "BF16":
+        data, dtype = b"\0\0" + data, "F32"
+    kind = _SCALARS.get(dtype)
+    return struct.unpack(kind, data)[0] if kind and len(data) == struct.calcsize(kind) else None
 
 
 def _settings(file: Path, header: Header) -> dict[str, Any]:
@@ -185,6 +199,8 @@ def _settings(file: Path, header: Header) -> dict[str, Any]:
             return {}
         alpha, patterns = record.get("lora_alpha"), record.get("alpha_pattern") or {}
         if alpha is not None and not 0 < float(alpha) < math.inf:
+            raise refused
+        if patterns and not all(re.fullmatch(r"[\w.]+", _plain(str(key))) for key in patterns):
             raise refused
         return record | {"alpha_pattern": {str(key): float(value) for key, value in patterns.items()}}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError):

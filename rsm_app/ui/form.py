@@ -290,7 +290,8 @@ def check(form: Form, limits: Limits = _NO_LIMITS) -> tuple[RunConfig, str | Non
         found |= _mixture_problems(form)
         if form.reward == CUSTOM and not form.reward_text:
             raise FormError(found)
-        config = build_config(form.model or "", form.estimator or "", form.reward_text, values)
+        names = (form.model or "", form.estimator or "", form.reward_text)
+        config = build_config(*names, values, every_field=True)
     except InputError as error:
         placed = {text: field_problems.place_of(text) for text in error.problems}
         found |= {text: place for text, place in placed.items() if text not in found}

@@ -21,7 +21,7 @@ from trainers.models import MODELS
 from trainers.models.access import access_problems
 from trainers.models.configured import configured
 from trainers.models.memory import smallest_preset
-from trainers.preflight import Estimate, estimate, group_size
+from trainers.preflight import Estimate, compared_prompts, estimate, group_size
 from trainers.prompts import read_prompts
 from trainers.rewards import reward_obstacles
 
@@ -103,7 +103,7 @@ def _longest(config: RunConfig) -> str:
 def _figures(config: RunConfig, expected: Estimate | None, machine: Resources, free_disk: float) -> str:
     size = group_size(config)
     compared = f"{size} pictures" if size else "none: gradients are read"
-    pictures = 2 * config.eval_prompts * config.eval_samples_per_prompt
+    pictures = 2 * compared_prompts(config) * config.eval_samples_per_prompt
     device = f"GPU ({machine.device})" if on_gpu(machine.device) else f"CPU, {machine.cores} cores"
     limited = f"at most {config.max_updates}" if config.max_updates else UNKNOWN
     tiles = [

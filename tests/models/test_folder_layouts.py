@@ -169,6 +169,28 @@ def test_pixart_s_own_repositories_name_the_network_by_its_earlier_class(tmp_pat
     assert torch.equal(drawn("tiny-pixart", folder), picture)
 
 
+@pytest.mark.parametrize("said", ["null", "not at all"])
+def test_stable_diffusion_3_without_its_third_encoder_loads(said, tmp_path):
+    """As people save it to spare nine gigabytes; diffusers wants to be told whatever the index says."""
+    folder = save("tiny-sd3", tmp_path / "model")
+    third = ("text_encoder_3", "tokenizer_3")
+    plain = diffusers.StableDiffusion3Pipeline.from_pretrained(folder, **dict.fromkeys(third))
+    for part in third:
+        shutil.rmtree(folder / part)
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= dict.fromkeys(third, [None, None])
+    if said == "not at all":
+        index = {name: value for name, value in index.items() if name not in third}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    spec = MODELS.get(str(folder))
+    assert access_problems(spec) == [] and set(third) <= set(stored(spec.location).absent)
+    picture = drawn("tiny-sd3", folder)
+    assert torch.isfinite(picture).all() and torch.equal(
+        load_model(spec).pipe.encode_prompt(*["a red circle"] * 3, device="cpu")[0],
+        plain.encode_prompt(*["a red circle"] * 3, device="cpu")[0],
+    )
+
+
 def test_a_scheduler_that_no_name_tells_is_refused_when_it_is_loaded(tmp_path):
     folder = save("tiny-sdxl", tmp_path / "model")
     diffusers.PNDMScheduler().save_pretrained(folder / "scheduler")  # its last step goes nowhere

@@ -1,5 +1,10 @@
 """The forms in which people bring their own rewards, and that none of them can touch another's numbers."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +225,41 @@ def test_wrong_values_are_the_reward_s_fault_in_its_name(tmp_path):
     path = written(tmp_path, "def f(images, prompts):\n    images.mean()")
     with pytest.raises(FaultError, match="mine.py:f' failed. .*it returned nothing"):
         load_reward(f"{path}:f")(images(), ["", "", ""])
+
+
+def test_what_the_process_had_before_stays_and_a_neighbor_is_run_once(tmp_path):
+    """A script beside the reward files, the package around them, and a helper that holds a large model."""
+    written(tmp_path, "import sys\nsys.loads = getattr(sys, 'loads', 0) + 1", "heavy.py")
+    for name in ("mine_a", "mine_b"):
+        written(
+            tmp_path, "import heavy\ndef f(images, prompts):\n    return [1.0] * len(images)", f"{name}.py"
+        )
+    written(tmp_path, "x = 1", "own.py")
+    script = f"""
+import pickle, sys
+from pathlib import Path
+import own
+from trainers.rewards import load_reward
+class Mine: pass
+loaded = [load_reward({str(tmp_path)!r} + f"/{{name}}.py:f") for name in ("mine_a", "mine_b")]
+assert sys.loads == 1 and sys.modules["own"] is own, sys.loads
+assert pickle.loads(pickle.dumps(Mine())).__class__ is Mine
+import trainers.rewards
+from trainers.rewards.own_function import load_function
+kept = {{name for name in sys.modules if name.startswith("trainers.")}}
+for name in ("brightness", "contrast"):
+    load_function(Path(trainers.rewards.__file__).parent / f"{{name}}.py", name)
+assert kept <= set(sys.modules)
+"""
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "RSM_ALLOW_OWN_CODE": "1"}
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_gradient_that_cannot_be_taken_is_the_reward_s_fault_in_its_name(tmp_path):
+    code = "import torch\ndef f(images, prompts):\n    return torch.ones(len(images), requires_grad=True)\n"
+    path = written(tmp_path, code + "f.differentiable = True\n")
+    with pytest.raises(FaultError, match="The reward '.*mine.py:f' failed"):
+        load_reward(f"{path}:f").try_out(images(), ["", "", ""], gradient=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from trainers.errors import InputError
 from trainers.models.folders import (
     INDEX,
+    MAX_CONFIG_BYTES,
     PICKLES,
     absent_parts,
     config_of,
@@ -109,7 +110,8 @@ def _hub_problems(spec: ModelSpec) -> list[str]:
         files = hub.model_info(spec.location, files_metadata=True, timeout=HUB_SECONDS).siblings or []
     except Exception as error:
         return [_sentence(error, spec.name, spec.location, spec.licence)]
-    names = [file.rfilename for file in files]
+    sizes = {file.rfilename: file.size or 0 for file in files}
+    names = list(sizes)
     if INDEX not in names:
         return [_NO_INDEX.format(name=spec.name, index=INDEX)]
     try:
@@ -124,8 +126,8 @@ def _hub_problems(spec: ModelSpec) -> list[str]:
         found.append(variant_sentence(spec.name, spec.location))
     if not found:
         sized = "height" in spec.call
-        found += part_problems(index, _HubConfigs(spec.location, names), spec.name, sized)
-    return found or _room_problems(spec, parts, variant, {f.rfilename: f.size or 0 for f in files})
+        found += part_problems(index, _HubConfigs(spec.location, sizes), spec.name, sized)
+    return found or _room_problems(spec, parts, variant, sizes)
 
 
 def _files_of(names: list[str], index: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -203,13 +205,20 @@ def stored(location: str) -> Stored:
 class _HubConfigs:
     """What the small files of a checkpoint on the Hub say; nothing from the first that cannot be had on."""
 
-    def __init__(self, location: str, names: Collection[str]):
-        self._location, self._names, self._silent = location, names, False
+    def __init__(self, location: str, sizes: Mapping[str, int]):
+        self._location, self._sizes = location, sizes
+        self._known: dict[str, dict[str, Any]] = {}
+        self._silent = False
 
     def __call__(self, file: str) -> dict[str, Any]:
+        if file not in self._known:
+            self._known[file] = self._fetched(file)
+        return self._known[file]
+
+    def _fetched(self, file: str) -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
-        if file not in self._names or self._silent:
+        if self._silent or self._sizes.get(file, MAX_CONFIG_BYTES + 1) > MAX_CONFIG_BYTES:
             return {}
         try:
             return config_of(Path(hf_hub_download(self._location, file, etag_timeout=HUB_SECONDS)))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from trainers.assets import asset_root
+from trainers.bounded_json import read_json
 from trainers.config import RunConfig
 from trainers.custom import method_of
 from trainers.models import MODELS, ModelSpec
@@ -41,6 +43,15 @@ def configured(config: RunConfig, spec: ModelSpec | None = None) -> ModelSpec:
         decodes_gradients=method_of(config).order == "first",
         reward_bytes=_reward_bytes(config, spec),
     )
+
+
+def usual_steps(spec: ModelSpec) -> int | None:
+    """Return the sampling steps that a model takes by itself, as far as the table or its folder says."""
+    steps = spec.call.get("num_inference_steps")
+    if steps is None and spec.embedded:
+        settings = read_json(asset_root() / spec.location / "call.json") or {}
+        steps = settings.get("call", {}).get("num_inference_steps")
+    return steps if isinstance(steps, int) else None
 
 
 def _reward_bytes(config: RunConfig, spec: ModelSpec) -> float:

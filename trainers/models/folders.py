@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from trainers.bounded_json import parse_json, read_json
 from trainers.models.families import FAMILIES, supported
-from trainers.models.part_configs import index_problems, needed_parts, part_problems
+from trainers.models.part_configs import extra_parts, index_problems, needed_parts, part_problems
 from trainers.models.single_file import WEIGHT_FILES, file_sentence, folder_sentence
 from trainers.models.small_files import small_file_problem
 from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence, weight_names
@@ -23,6 +24,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Parts that a text-to-image call does without; they are not loaded or may be absent.
 _OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
 _POINTER = b"version https://git-lfs"
+MAX_CONFIG_BYTES = 4 * 2**20
 _UNREADABLE = "The file {} cannot be read; fetch the model anew."
 _WEIGHTLESS = re.compile(r"Scheduler$|Tokenizer(Fast)?$|Processor$|FeatureExtractor$")
 
@@ -85,8 +87,8 @@ def parse_index(text: str, name: str, place: str) -> tuple[dict[str, Any], list[
         place: What the file is called there.
     """
     try:
-        index = json.loads(text)
-    except (ValueError, RecursionError):
+        index = parse_json(text.encode())
+    except ValueError:
         index = None
     if not isinstance(index, dict):
         return {}, [_UNREADABLE.format(place)]
@@ -133,13 +135,18 @@ def folder_variant(folder: Path, index: dict[str, Any]) -> str | None:
 
 
 def absent_parts(index: dict[str, Any], present: Callable[[str], bool]) -> list[str]:
-    """Return the optional parts that a pipeline's index names but that are not there: it is pruned.
+    """Return the parts that a pipeline is to be loaded without.
+
+    Either its index names an optional one that is not there (it is pruned), or it has none of an encoder that
+    it could have: diffusers takes its absence for an error unless it is said.
 
     Args:
         index: What ``model_index.json`` says.
         present: Whether there are files of a part.
     """
-    return [part for part in sorted(_OPTIONAL) if named(index.get(part)) and not present(part)]
+    family = FAMILIES.get(str(index.get("_class_name")))
+    pruned = [part for part in sorted(_OPTIONAL) if named(index.get(part)) and not present(part)]
+    return pruned + [part for part in (extra_parts(family) if family else ()) if not named(index.get(part))]
 
 
 def sidecar(name: str) -> bool:
@@ -156,12 +163,8 @@ def _names(folder: Path) -> list[str]:
 
 
 def config_of(path: Path) -> dict[str, Any]:
-    """Return what a small JSON file says; empty where it is missing or damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    """Return what a small JSON file says; empty where it is missing, damaged or not small."""
+    return read_json(path, MAX_CONFIG_BYTES) or {}
 
 
 def named(value: object) -> bool:
@@ -172,7 +175,7 @@ def named(value: object) -> bool:
 def parts_of(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each part that must be there, with its class; diffusers ignores what its class does not know."""
     family = FAMILIES.get(str(index.get("_class_name")))
-    known = (*needed_parts(family), "text_encoder_3", "tokenizer_3") if family else ()
+    known = (*needed_parts(family), *extra_parts(family)) if family else ()
     for part, value in index.items():
         if named(value) and (part in known or not family) and part not in _OPTIONAL:
             yield part, str(value[1])

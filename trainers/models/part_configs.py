@@ -89,6 +89,12 @@ def needed_parts(family: Family) -> tuple[str, ...]:
     return (family.network, "vae", "scheduler", *family.encoders, *tokenizers)
 
 
+def extra_parts(family: Family) -> tuple[str, ...]:
+    """Return the encoder and tokenizer that a pipeline of a family may have beside those that it needs."""
+    reads = (part for way in family.reads for part in (way.encoder, way.tokenizer))
+    return tuple(dict.fromkeys(part for part in reads if part not in needed_parts(family)))
+
+
 def _pair(value: list) -> bool:
     return len(value) == 2 and all(part is None or isinstance(part, str) for part in value)
 

@@ -141,7 +141,7 @@ def _opened(location: str, pipeline_class: str, ask: bool) -> tuple[Any, Reads |
 
 
 def _complete(folder: Path, kind: str) -> bool:
-    """Whether a tokenizer has its vocabulary; of a snapshot in the Hub's cache any file may be missing yet."""
+    """Whether a tokenizer has its vocabulary; a snapshot in the Hub's cache may lack any file yet."""
     names = [path.name for path in folder.glob("*")]
     return bool(names) and not small_file_problem(kind, names, "", "")
 

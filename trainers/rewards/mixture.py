@@ -6,8 +6,9 @@ so this is where a non-finite one is caught. Imports no torch: the page checks a
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,11 +101,13 @@ class Mixture(Reward):
         import torch
 
         for part in self.parts:
-            leaf = images.clone().requires_grad_(gradient and part.spec.differentiable)
-            with torch.set_grad_enabled(leaf.requires_grad):
-                values = _score(part, leaf, prompts, None)
-                if leaf.requires_grad:
-                    torch.autograd.grad(values.sum(), leaf)
+            with torch.no_grad():
+                _score(part, images.clone(), prompts, None)
+            if gradient and part.spec.differentiable:
+                # Of one image: more at once may not fit where training takes them one by one.
+                leaf = images[:1].clone().requires_grad_()
+                with torch.enable_grad(), _named(part):
+                    torch.autograd.grad(part.reward(leaf, prompts[:1], None).sum(), leaf)
 
     def interrupt_with(self, check):
         for part in self.parts:
@@ -228,9 +231,15 @@ def _weight(text: str) -> float | None:
 
 
 def _score(part: Part, images, prompts, metadata):
-    """Call one reward; what it raises becomes a sentence that names it, but a lack of memory stays one."""
-    try:
+    with _named(part):
         return part.reward(images, prompts, metadata)
+
+
+@contextlib.contextmanager
+def _named(part: Part) -> Iterator[None]:
+    """Make a sentence that names a reward of what it raises; a lack of memory stays one."""
+    try:
+        yield
     except Exception as error:
         if isinstance(error, (StudioError, StopRequested, OutOfTime)) or out_of_memory(error):
             raise

@@ -172,16 +172,17 @@ def load_function(file: Path, name: str, device: str = "cpu", config: RunConfig 
 def _imported(file: Path) -> ModuleType:
     """Run a file as a module that may import its neighbours, as a script in that folder could.
 
-    The module is registered while it runs, because dataclasses look their module up. Neighbours of another
-    reward's folder that share a name are put out of the way first, and so are earlier versions of its own.
+    The module is registered while it runs, because dataclasses look their module up. What other reward files
+    imported and this one would take for its own neighbors is put out of the way first.
     """
     folder = file.resolve().parent
-    name = f"own_reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    name = (
+        f"own_reward_{file.stem}_{hashlib.sha256(str(file).encode(errors='surrogateescape')).hexdigest()[:8]}"
+    )
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
-    for known in [key for path in _folders for _, key in _neighbours(path)]:
-        del sys.modules[known]
-    _folders.add(folder)
+    _folders.setdefault(folder, frozenset(sys.modules))
+    _unload_neighbors(folder)
     sys.modules[name] = module
     sys.path.insert(0, str(folder))
     try:
@@ -192,19 +193,51 @@ def _imported(file: Path) -> ModuleType:
         sys.path.remove(str(folder))
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # for imports within functions; everything installed goes first
+        _states.update({file: _state(file) for _, file in _neighbors(folder)})
     return module
 
 
-_folders: set[Path] = set()
-"""Folders of reward files that this process imported."""
+_folders: dict[Path, frozenset[str]] = {}
+"""Folders of reward files → modules that the process had before, such as those of a script in that folder."""
+_states: dict[Path, tuple[int, int]] = {}
+"""Files of neighbors, as they were when they were imported."""
 
 
-def _neighbours(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield file and name of every loaded module that lies in a folder."""
+def _neighbors(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and file of the modules that reward files imported from their folder, also within functions.
+
+    Parts of a package around the folder have longer names.
+    """
     for name, module in list(sys.modules.items()):
-        origin = getattr(module, "__file__", None)
-        if origin and Path(origin).parent == folder and Path(origin).is_relative_to(folder):
-            yield Path(origin), name
+        file = Path(getattr(module, "__file__", None) or "")
+        if name not in _folders[folder] and file.is_relative_to(folder):
+            parts = file.relative_to(folder).with_suffix("").parts
+            if name == ".".join(parts[:-1] if parts[-1:] == ("__init__",) else parts):
+                yield name, file
+
+
+def _unload_neighbors(folder: Path) -> None:
+    """Unload earlier versions of a folder's neighbors, and those of other folders that would hide one."""
+    own = list(_neighbors(folder))
+    edited = any(_states.get(file, _state(file)) != _state(file) for _, file in own)
+    # When one was edited, others may hold what it defined. How old one is that a function imported, nobody
+    # knows.
+    stale = {name for name, file in own if edited or file not in _states}
+    for other in _folders.keys() - {folder}:
+        for name, _ in _neighbors(other):
+            top = folder / name.partition(".")[0]
+            if top.with_suffix(".py").is_file() or top.is_dir():
+                stale.add(name)
+    for name in stale:
+        del sys.modules[name]
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        info = file.stat()
+    except OSError:
+        return 0, 0
+    return info.st_mtime_ns, info.st_size
 
 
 def _made(value: Any, device: str) -> Any:
