@@ -159,3 +159,6 @@ def test_a_comparison_on_training_prompts_is_never_called_held_out():
     report = {"prompts_trained_on": 2, "prompts": 3}
     assert which(report, "pictures") == "pictures, 2 of whose 3 prompts are trained on"
     assert which(report, "prompts") == "prompts of which 2 of 3 are trained on"
+    whole = {"prompts_trained_on": 3, "prompts": 3}
+    assert which(whole, "pictures") == "pictures of training prompts"
+    assert which(whole, "prompts") == "prompts that are trained on"

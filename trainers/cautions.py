@@ -15,6 +15,7 @@ from trainers.presets import default_config
 from trainers.prompt_files import PromptRow
 from trainers.prompts import load_rows
 
+SMALL_SHARE = 0.25  # of a budget
 FEW_STEPS_RATIO = 3
 """How many times the rollout's steps the comparison may take before that is worth a sentence."""
 
@@ -62,6 +63,8 @@ def which(report: Mapping, things: str) -> str:
     shared, prompts = report.get("prompts_trained_on"), report.get("prompts")
     if not isinstance(shared, int) or not isinstance(prompts, int) or shared <= 0:
         return f"held-out {things}"
+    if shared >= prompts:
+        return "prompts that are trained on" if things == "prompts" else f"{things} of training prompts"
     if things == "prompts":
         return f"prompts of which {shared} of {prompts} are trained on"
     return f"{things}, {shared} of whose {prompts} prompts are trained on"
@@ -117,6 +120,11 @@ def too_short(config: RunConfig, comparison: float, whole: float) -> str:
         comparison: Seconds of the comparison, both sides.
         whole: Seconds that the run will take.
     """
+    if comparison < SMALL_SHARE * config.budget_seconds:  # it is not what takes the time
+        return (
+            f"The budget of {config.budget_seconds:g} s is too short for one update, which is made all the "
+            f"same; the run takes about {whole:.0f} s. Give more budget_seconds."
+        )
     prompts = compared_prompts(config)
     images = 2 * prompts * config.eval_samples_per_prompt
     return (

@@ -14,7 +14,7 @@ from rsm_app.jobs.permission import size_problems
 from rsm_app.jobs.resources import Resources, on_gpu, resources
 from rsm_app.jobs.supervisor import LIVE, Supervisor
 from rsm_app.ui.result import duration, number, reward_title
-from trainers.cautions import cautions
+from trainers.cautions import SMALL_SHARE, cautions
 from trainers.config import RunConfig
 from trainers.memory_estimate import estimate_memory
 from trainers.models import MODELS
@@ -170,7 +170,12 @@ def _asked_lately(model: str, _period: int) -> tuple[str, ...]:
 
 def _doubts_about(config: RunConfig, expected: Estimate, machine: Resources) -> list[str]:
     found = []
-    if not expected.fits:
+    if not expected.fits and expected.comparison_seconds < SMALL_SHARE * config.budget_seconds:
+        found.append(
+            f"{duration(config.budget_seconds)} are too short for one update, which is made all the same, so "
+            "the run takes longer. Choose a longer time budget."
+        )
+    elif not expected.fits:
         found.append(
             f"{duration(config.budget_seconds)} leave no time for training beside the comparison: one update "
             "is made all the same, and the run takes longer. Choose a longer time budget or fewer "
