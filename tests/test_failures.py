@@ -67,6 +67,12 @@ def test_a_closed_file_and_a_read_only_system_are_named_without_their_folder():
         assert "model.json may not be read or written" in told and "secret" not in told
 
 
+@pytest.mark.parametrize("named", [5, None, b"/somebody/model.json", "/somebody/model.json"])
+def test_whatever_names_a_closed_file_is_no_further_failure(named):
+    told = explain(PermissionError(errno.EACCES, "Permission denied", named))
+    assert ("model.json may not be read" if isinstance(named, str | bytes) else "PermissionError") in told
+
+
 def test_an_address_without_a_scheme_is_no_fault_of_the_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for address in ("127.0.0.1:9000", "hub.example", "htp://hub.example"):

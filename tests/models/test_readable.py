@@ -3,9 +3,11 @@
 import builtins
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from trainers.adapter_file import Header, base_misfits
 from trainers.assets import asset_root
 from trainers.models import MODELS, readable
 from trainers.models.readable import tokens_of
@@ -21,6 +23,16 @@ def nothing_kept():
 
 
 @pytest.fixture
+def snapshot(folder, tmp_path, monkeypatch):
+    """The folder as a model of the Hub in this machine's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "models--owner--model"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0" * 40)
+    return Path(shutil.copytree(folder, place / "snapshots" / ("0" * 40)))
+
+
+@pytest.fixture
 def folder(tmp_path):
     model = shutil.copytree(asset_root() / "tiny-diffusion", tmp_path / "model")
     (model / "call.json").unlink(missing_ok=True)
@@ -32,14 +44,8 @@ def known():
 
 
 @pytest.mark.parametrize("there", [("tokenizer_config.json",), ("tokenizer_config.json", "vocab.json"), ()])
-def test_a_part_of_a_tokenizer_counts_nothing_and_is_not_remembered(there, folder, tmp_path, monkeypatch):
+def test_a_part_of_a_tokenizer_counts_nothing_and_is_not_remembered(there, folder, snapshot):
     """As a look at a model of the Hub leaves its cache, before the model is fetched."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    place = tmp_path / "hub" / "models--owner--model"
-    snapshot = place / "snapshots" / ("0" * 40)
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text("0" * 40)
-    shutil.copytree(folder, snapshot)
     for path in (snapshot / "tokenizer").iterdir():
         if path.name not in there:
             path.unlink()
@@ -47,6 +53,15 @@ def test_a_part_of_a_tokenizer_counts_nothing_and_is_not_remembered(there, folde
     assert tokens_of(spec, PROMPTS) is None
     shutil.copytree(folder / "tokenizer", snapshot / "tokenizer", dirs_exist_ok=True)
     assert tokens_of(spec, PROMPTS).lengths == known()
+
+
+def test_a_model_of_the_hub_without_weights_here_is_not_held_against_a_lora(snapshot):
+    """As the look at its small files leaves the cache; the LoRA is compared once the model is loaded."""
+    header = Header({"unet.nothing.lora_A.weight": (4, 4), "unet.nothing.lora_B.weight": (4, 4)}, {})
+    assert "which this base model does not have" in base_misfits(header, "owner/model")[0]
+    for weights in snapshot.rglob("*.safetensors"):
+        weights.unlink()
+    assert base_misfits(header, "owner/model") == []
 
 
 @pytest.mark.parametrize("kind", ["AutoTokenizer", "CLIPTokenizer", "AutoModel", "pipeline"])
