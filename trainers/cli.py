@@ -150,6 +150,7 @@ def _train(options) -> int:
     if options.dry_run:
         if options.out is not None:
             check_new(options.out)
+        _try_parts(config)
         for text in cautions(config).values():
             report(f"Note: {text}")
         say(config.to_json(), end="")
@@ -159,6 +160,15 @@ def _train(options) -> int:
     check_place(options.out)
     with hold(options.out):
         return _work(start(options.out, config), config)
+
+
+def _try_parts(config: RunConfig) -> None:
+    with uncollected():
+        from trainers.models.configured import configured
+        from trainers.models.trial_parts import part_trials
+
+    if found := part_trials(configured(config)):
+        raise InputError(*found)
 
 
 def _spread(options) -> int:

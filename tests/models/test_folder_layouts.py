@@ -18,6 +18,7 @@ from trainers.models.base import load_model
 from trainers.models.families import FAMILIES
 from trainers.models.sizes import BETAS
 from trainers.models.tiny_sizes import TINY
+from trainers.models.trial_parts import part_trials
 
 SAFETY = ["stable_diffusion", "StableDiffusionSafetyChecker"]
 EXTRACTOR = ["transformers", "CLIPImageProcessor"]
@@ -36,7 +37,7 @@ def drawn(name, folder):
     """A picture of a folder, opened as a run opens it, once nothing speaks against that."""
     spec = MODELS.get(str(folder))
     spec = dataclasses.replace(spec, call={**spec.call, **TINY[name].call})
-    assert access_problems(spec) == []
+    assert access_problems(spec) == part_trials(spec) == []
     return load_model(spec).sample(["a red circle"], [3])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainers.bounded_json import parse_json, read_json
 from trainers.models.families import FAMILIES, supported
-from trainers.models.part_configs import extra_parts, index_problems, needed_parts, part_problems
+from trainers.models.part_configs import OPTIONAL, extra_parts, index_problems, needed_parts, part_problems
 from trainers.models.single_file import WEIGHT_FILES, file_sentence, folder_sentence
 from trainers.models.small_files import small_file_problem
 from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence, weight_names
@@ -21,8 +21,6 @@ from trainers.paths import path_of
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-# Parts that a text-to-image call does without; they are not loaded or may be absent.
-_OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
 _POINTER = b"version https://git-lfs"
 MAX_CONFIG_BYTES = 4 * 2**20
 _UNREADABLE = "The file {} cannot be read; fetch the model anew."
@@ -145,7 +143,7 @@ def absent_parts(index: dict[str, Any], present: Callable[[str], bool]) -> list[
         present: Whether there are files of a part.
     """
     family = FAMILIES.get(str(index.get("_class_name")))
-    pruned = [part for part in sorted(_OPTIONAL) if named(index.get(part)) and not present(part)]
+    pruned = [part for part in sorted(OPTIONAL) if named(index.get(part)) and not present(part)]
     return pruned + [part for part in (extra_parts(family) if family else ()) if not named(index.get(part))]
 
 
@@ -177,7 +175,7 @@ def parts_of(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
     family = FAMILIES.get(str(index.get("_class_name")))
     known = (*needed_parts(family), *extra_parts(family)) if family else ()
     for part, value in index.items():
-        if named(value) and (part in known or not family) and part not in _OPTIONAL:
+        if named(value) and (part in known or not family) and part not in OPTIONAL:
             yield part, str(value[1])
 
 

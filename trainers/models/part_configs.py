@@ -20,6 +20,8 @@ Configs = Callable[[str], Mapping[str, Any]]  # of a part, by its file; empty wh
 CONFIG = "config.json"
 # What needs its package: only a frozen text encoder may be of these.
 _QUANTIZERS = {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "gguf": "gguf", "quanto": "optimum"}
+# Parts that a text-to-image call does without; they are not loaded or may be absent.
+OPTIONAL = frozenset(("safety_checker", "feature_extractor", "image_encoder"))
 _LIBRARIES = ("diffusers", "transformers")
 _IMAGE = "embeddings of a picture"
 _UNET_INPUTS = (  # config key, the values that training serves, what the others want
@@ -58,8 +60,8 @@ def index_problems(index: Mapping[str, Any], name: str) -> list[str]:
         f"The model_index.json of '{name}' names {part[:40]} in a form that cannot be read. Fetch it anew."
         for part, value in index.items()
         if not part.startswith("_")
-        and isinstance(value, list)
-        and not (re.fullmatch(r"\w+", part) and _pair(value))
+        and (isinstance(value, list) or part in OPTIONAL)
+        and not (re.fullmatch(r"\w+", part) and isinstance(value, list) and _pair(value))
     ]
     needed = needed_parts(family)
     if _named(index.get("text_encoder_3")):
@@ -207,7 +209,8 @@ def _tokens(index, config_of: Configs, family: Family, name: str) -> Iterator[st
 
 def _size(index, config_of: Configs, family: Family, name: str) -> Iterator[str]:
     config = config_of(f"{family.network}/{CONFIG}")
-    if config and "sample_size" in config and config["sample_size"] is None:
+    unsaid = None if family.network == "unet" else 0  # other classes have a size of their own
+    if config and config.get("sample_size", unsaid) is None:
         yield f"The files of '{name}' do not say how large its pictures are: set 'resolution', such as 512."
 
 

@@ -132,7 +132,7 @@ def _opened(location: str, pipeline_class: str, ask: bool) -> tuple[Any, Reads |
     if reads is None:
         return None, None
     part = reads.tokenizer
-    family = _tokenizer_class(kinds[part])
+    family = tokenizer_class(kinds[part])
     if folder is not None and _complete(folder / part, kinds[part]):
         return family.from_pretrained(str(folder / part), local_files_only=True), reads
     if not ask or place_of(location):
@@ -146,8 +146,12 @@ def _complete(folder: Path, kind: str) -> bool:
     return bool(names) and not small_file_problem(kind, names, "", "")
 
 
-def _tokenizer_class(kind: str) -> Any:
-    """Return a class of transformers itself: one that chooses would go by what the checkpoint says."""
+def tokenizer_class(kind: str) -> Any:
+    """Return a class of transformers itself: one that chooses another would go by what the checkpoint says.
+
+    Raises:
+        InputError: It is none.
+    """
     import transformers
 
     family = getattr(transformers, kind)
