@@ -56,11 +56,15 @@ def _made(library: str, kind: str, folder: Path) -> Any:
     import transformers
 
     if kind.endswith("Scheduler"):
-        return getattr(diffusers, kind).from_pretrained(str(folder), local_files_only=True)
+        scheduler = getattr(diffusers, kind).from_pretrained(str(folder), local_files_only=True)
+        if not scheduler.config.get("use_dynamic_shifting"):  # which needs the size of an image
+            scheduler.set_timesteps(4)
+        return scheduler
     if "Tokenizer" in kind:
         tokenizer = tokenizer_class(kind).from_pretrained(str(folder), local_files_only=True)
         if kind.startswith("CLIP") and tokenizer.model_max_length > _MOST_TOKENS:
             raise InputError("its tokenizer_config.json has no model_max_length")
+        tokenizer(["a"], padding="max_length", max_length=8)
         return tokenizer
     made = getattr(diffusers if library == "diffusers" else transformers, kind)
     with torch.device("meta"):
