@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rsm_app.jobs.index import Index, Row, folder_bytes
 from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.owners import share_of_owner
 from rsm_app.jobs.shares import Holding, Shares
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run, RunStore
@@ -78,7 +79,7 @@ def holding(store: RunStore, row: Row) -> Holding:
     made_here, ended = row.submitted > 0, row.state in ENDED
     return Holding(
         id=row.id,
-        owner=row.owner if made_here else None,
+        owner=share_of_owner(row.owner) if made_here else None,
         size=row.bytes or folder_bytes(store.root / row.id),
         age=(row.started > 0, max(row.submitted, row.heartbeat), row.id),
         removable=made_here and ended and not row.pinned and not row.waits,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from rsm_app.jobs.owners import share_shell_runs
 from rsm_app.jobs.records import Job
 from rsm_app.jobs.scanning import MOVING, Scanner, stamp
 from rsm_app.jobs.states import ENDED, waiting
@@ -340,7 +341,7 @@ def _where(
     if pinned:
         conditions.append("pinned")
     if viewer is not None:
-        names = ("", *viewer)
+        names = ("", *viewer) if share_shell_runs(viewer) else tuple(viewer)
         conditions.append(f"(owner IN ({', '.join('?' * len(names))}) OR shared)")
         values += names
     return f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(values)

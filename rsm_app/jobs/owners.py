@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+
+from rsm_app.jobs.host_names import is_vouched_for
+from trainers.proxies import is_loopback
 
 # The owner of a run whose record cannot be read. No visitor has this name: accounts of the Hub are made of
 # letters, digits, ``-``, ``_`` and ``.``, and an address holds neither this nor anything like it.
 NOBODY = "?"
 _NETWORK = 64  # bits; what a subscriber of IPv6 holds at least, so single addresses say nothing of who asks
-_LOCAL = " via "
+_THROUGH = " via "
 
 
 def owner_of_address(address: str) -> str:
@@ -31,13 +35,32 @@ def owner_of_address(address: str) -> str:
 
 
 def owner_through(address: str, host: str) -> str:
-    """Return the owner that everybody is who reaches this machine's own address by another machine's name."""
-    return f"{address}{_LOCAL}{host}"
+    """Return the owner that everybody is who asks from an address for this machine by another one's name."""
+    return f"{address}{_THROUGH}{host}"
+
+
+def share_of_owner(owner: str) -> str:
+    """Return whose share of what is limited an owner takes from.
+
+    Whoever asks chooses the name that they ask for, so all names have the share of the address; at this
+    machine's own address one beside that of who sits at it.
+    """
+    address, through, _ = owner.partition(_THROUGH)
+    return f"{address}{_THROUGH}others" if through and is_loopback(address) else address
+
+
+def share_shell_runs(owners: Iterable[str]) -> bool:
+    """Whether the runs that were made in a shell, which are everybody's, are also those of some owners.
+
+    They are not of who reaches this machine by a name that may be a stranger's.
+    """
+    names = (owner.partition(_THROUGH)[2] for owner in owners)
+    return all(is_vouched_for(name) for name in names if name)
 
 
 def is_address(owner: str) -> bool:
     """Whether an owner is known by where they ask from, which is not to be shown to others."""
-    if _LOCAL in owner:
+    if _THROUGH in owner:
         return True
     try:
         ipaddress.ip_network(owner, strict=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rsm_app.jobs.devices import usable
 from rsm_app.jobs.index import Row
+from rsm_app.jobs.owners import share_of_owner
 from rsm_app.jobs.records import Job
 
 _USUAL_SECONDS = 120.0
@@ -38,7 +39,10 @@ def of_owner(rows: Iterable[Row], asked: Job | Row) -> list[Row]:
     Somebody who signed in counts together with whoever asks from the same address without a name, so that
     signing out gives no second share; two who signed in do not for sharing an address.
     """
-    return [row for row in rows if asked.owner in row.owners or row.owner in asked.owners]
+    first, shares = share_of_owner(asked.owner), set(map(share_of_owner, asked.owners))
+    return [
+        row for row in rows if share_of_owner(row.owner) in shares or first in map(share_of_owner, row.owners)
+    ]
 
 
 def ready(

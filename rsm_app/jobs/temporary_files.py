@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rsm_app.jobs.index import folder_bytes
 from rsm_app.jobs.limits import Limits
+from rsm_app.jobs.owners import share_of_owner
 from rsm_app.jobs.shares import Holding, Shares
 
 SHARED_SECONDS, PRIVATE_SECONDS = 3600.0, 86400.0  # that a file is kept, with limits and without
@@ -66,7 +67,7 @@ class TemporaryFiles:
         """
         with self._lock:
             known = self._kept.get(folder)
-            first = known.owner if known else owner
+            first = known.owner if known else share_of_owner(owner)
             self._kept[folder] = _Kept(folder, first, folder_bytes(folder), time.time(), key)
             same = [kept for kept in self._kept.values() if key and kept.key == key and kept.folder != folder]
             self._remove(same)

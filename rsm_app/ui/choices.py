@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import gradio as gr
 
+from rsm_app.jobs.owners import share_shell_runs
 from rsm_app.jobs.states import ENDED
 from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
@@ -34,8 +35,9 @@ def finished_choices(
         mine: Whether only runs that the asker may change are wanted.
     """
     root, found, me = str(supervisor.store.root), [], owners_of(request)
+    own = ("", *me) if share_shell_runs(me) else me
     for row in supervisor.index.rows(ENDED, viewer=me):
-        if mine and row.owner not in ("", *me):
+        if mine and row.owner not in own:
             continue
         path = f"{root}/{row.id}"  # plain text and one look at the disk a run: there may be thousands
         name = _name(path, row.config, _stamp(f"{path}/report.json"))

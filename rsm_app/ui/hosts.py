@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from dataclasses import dataclass
-from functools import lru_cache
 
 from trainers.proxies import is_loopback as is_loopback
 
@@ -68,17 +66,6 @@ def parse_origin(text: str) -> Authority | None:
         return None
     usual = _USUAL_PORTS[found[1].lower()]
     return Authority(host.name, usual if host.port is None else host.port)
-
-
-def is_own_name(name: str) -> bool:
-    """Whether this machine calls itself so, in its own network as well."""
-    return is_loopback(name) or name in _own_names()
-
-
-@lru_cache(maxsize=1)
-def _own_names() -> frozenset[str]:
-    called = socket.gethostname().lower().removesuffix(".")
-    return frozenset({called, f"{called.partition('.')[0]}.local"} - {""})
 
 
 def plain_address(text: str) -> str:

@@ -14,6 +14,7 @@ from html import escape
 import gradio as gr
 
 from rsm_app.hub.sign_in import Token, find_token, local_token
+from rsm_app.jobs.host_names import is_here
 from rsm_app.jobs.places import on_space
 from rsm_app.ui.hosts import is_loopback, lines_of, parse_host, parse_origin
 from rsm_app.ui.proxies import forwarded, peer
@@ -39,7 +40,7 @@ def from_this_machine(request: gr.Request) -> bool:
         return False
     hosts = [parse_host(text) for text in lines_of(scope, "host")]
     origins = [parse_origin(text) for text in lines_of(scope, "origin")]
-    return len(hosts) == 1 and all(named and is_loopback(named.name) for named in (*hosts, *origins))
+    return len(hosts) == 1 and all(named and is_here(named.name) for named in (*hosts, *origins))
 
 
 def has_machine_account(request: gr.Request) -> bool:

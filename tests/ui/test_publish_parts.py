@@ -127,15 +127,22 @@ def test_this_machine_s_token_serves_this_machine_alone(monkeypatch):
 
 AT_IT = [
     *("127.0.0.1:7860", "127.0.0.1", "127.1.2.3:7860", "localhost:7860", "LOCALHOST:7860", "localhost.:7860"),
-    *("studio.localhost:7860", "[::1]:7860", "[::ffff:127.0.0.1]:7860", "[::ffff:7f00:1]:7860"),
+    *(
+        "studio.localhost:7860",
+        "[::1]:7860",
+        "0.0.0.0:7860",
+        "[::]:7860",
+        "[::ffff:127.0.0.1]:7860",
+        "[::ffff:7f00:1]:7860",
+    ),
 ]
 NOT_AT_IT = [
     *("studio.example", "studio.example:7860", "127.0.0.1.example.com:7860", "localhost.evil:7860"),
     *(
         "127.0.0.1@evil.example",
         "localhost:7860@evil.example",
-        "0.0.0.0:7860",
-        "[::]:7860",
+        "0.0.0.1:7860",
+        "[::2]:7860",
         "192.168.1.5:7860",
     ),
     *(
