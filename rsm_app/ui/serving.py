@@ -20,6 +20,7 @@ from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui.admission import Admission
 from rsm_app.ui.cached import ServedFiles
 from rsm_app.ui.connections import Connection
+from rsm_app.ui.open_files import files_open, raise_limit, room_for
 from rsm_app.ui.proxies import ForwardedScheme
 from rsm_app.ui.same_origin import SameOrigin
 from rsm_app.ui.sessions import Sessions, fresh_session
@@ -33,6 +34,8 @@ class _Server(http_server.Server):
     def __init__(self, config, reloader=None, watchfn=None):
         config.proxy_headers = False
         config.http = Connection
+        room = room_for(raise_limit(), files_open())
+        Connection.most, config.backlog = room.connections, room.backlog
         super().__init__(config)
 
 

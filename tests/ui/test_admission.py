@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from rsm_app.jobs.limits import Limits, read_limits
-from rsm_app.ui import connections, rates, request_bodies
+from rsm_app.ui import connections, open_files, rates, request_bodies
 from rsm_app.ui.admission import MAX_BODY_BYTES, Admission
 from rsm_app.ui.connections import Connection
 from rsm_app.ui.rates import Rates
@@ -44,9 +44,18 @@ async def stream(request):
     return StreamingResponse(ticks(), media_type="text/event-stream")
 
 
+async def flood(request):
+    async def pieces():
+        for _ in range(1000):
+            yield b"x" * 2**20
+
+    return StreamingResponse(pieces())
+
+
 ROUTES = [
     Route("/length", length, methods=["GET", "POST", "PUT"]),
     Route("/stream", stream),
+    Route("/flood", flood),
     Route("/gradio_api/upload", upload, methods=["POST"]),
     Route("/gradio_api/deep_link", length),
 ]
@@ -143,6 +152,112 @@ def test_of_too_many_silent_connections_the_oldest_end(monkeypatch):
             assert greedy.get("/length").status == 200
             for one in sockets[:30]:
                 assert rest(one) == b""
+
+
+STREAM = REQUEST.replace(b"/length", b"/stream")
+BEHIND = b"GET /stream HTTP/1.1\r\nHost: studio.example\r\nX-Forwarded-For: 2001:db8:%d::%d\r\n\r\n"
+
+
+@pytest.fixture
+def crowded(monkeypatch):
+    """An app that has room for thirty connections, and has said nothing of it yet."""
+    monkeypatch.setattr(Connection, "most", 30)
+    monkeypatch.setattr(Connection, "_said", False)
+
+
+def test_of_too_many_connections_the_oldest_of_whoever_has_most_end(crowded, caplog):
+    with serving(Limits()) as (port, _):
+        ann, bob, eve = (Greedy(port, f"127.0.0.{number}") for number in (2, 66, 67))
+        with (
+            ann.holding(STREAM, 3) as kept,
+            bob.holding(STREAM, 100) as his,
+            eve.holding(STREAM, 100) as hers,
+        ):
+            for one in (*his[:80], *hers[:80]):
+                rest(one)
+            for _ in range(5):
+                assert ann.get("/length").status == 200
+            assert his[-1].recv(64) and hers[-1].recv(64), "they have a share as well"
+            for one in kept:
+                one.settimeout(30)
+                heard = [one.recv(4096) for _ in range(5)]
+                assert all(heard), "another one's streams go on"
+        assert caplog.text.count("30 connections are open") == 1
+
+
+def test_whose_a_connection_is_a_named_proxy_says(crowded):
+    """All come from one address; a subscriber's many addresses of IPv6 are one."""
+    with serving(Limits()) as (port, _):
+        proxy = Greedy(port, "127.0.0.1")
+        with contextlib.ExitStack() as stack:
+            (ann,) = stack.enter_context(proxy.holding(BEHIND % (1, 1), 1))
+            assert b" 200 " in ann.recv(64)
+            greedy = [stack.enter_context(proxy.holding(BEHIND % (2, number), 1))[0] for number in range(60)]
+            for one in greedy[:25]:
+                rest(one)
+            ann.settimeout(30)
+            assert all(ann.recv(4096) for _ in range(5)) and greedy[-1].recv(64)
+
+
+def test_who_does_not_read_is_closed_too_and_web_sockets_are_refused(crowded):
+    upgrade = b"GET /length HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    upgrade += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    asked = REQUEST.replace(b"/length", b"/flood")
+    with serving(Limits()) as (port, _):
+        bob = Greedy(port, "127.0.0.66")
+        with bob.holding(asked, 60), bob.holding(upgrade, 10) as sockets:
+            assert b" 400 " in rest(sockets[-1])
+            assert Greedy(port, "127.0.0.2").get("/length").status == 200
+            assert Connection._count <= 30
+    assert Connection._count == 0 and not Connection._open
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "connections", "backlog"),
+    [
+        (1024, 24, 303, 202),
+        (256, 24, 16, 16),
+        (65536, 24, 8000, 2048),
+        (4096, 24, 1455, 970),
+        (64, 60, 16, 16),
+    ],
+)
+def test_connections_and_what_is_fetched_through_them_leave_files_for_other_work(
+    limit, taken, connections, backlog
+):
+    room = open_files.room_for(limit, taken)
+    assert (room.connections, room.backlog) == (connections, backlog)
+    if limit > 1000:
+        assert taken + 2 * room.connections + room.backlog <= limit - 100
+    assert open_files.room_for(None, 24) == open_files.room_for(1 << 30, 24)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed", "reached"),
+    [
+        (1024, 524288, 1 << 30, 65536),
+        (1024, 4096, 1 << 30, 4096),
+        (1024, 1024, 1 << 30, 1024),
+        (256, -1, 10240, 10240),  # macOS: infinite, but not more than OPEN_MAX
+        (256, -1, 5000, 4096),
+        (256, -1, 100, 256),
+        (100000, 524288, 1 << 30, 100000),
+        (-1, -1, 1 << 30, None),
+    ],
+)
+def test_a_process_may_open_as_many_files_as_its_platform_lets_it(monkeypatch, soft, hard, allowed, reached):
+    resource = pytest.importorskip("resource")
+    found = []
+
+    def set_limit(_, wanted):
+        if wanted[0] > allowed:
+            raise ValueError("current limit exceeds maximum limit")
+        found.append(wanted)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    assert open_files.raise_limit() == reached
+    assert found == ([(reached, hard)] if reached not in (soft, None) else [])
 
 
 @pytest.mark.parametrize("chunked", [False, True])
