@@ -14,6 +14,7 @@ from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import contest, costly, one_run, playground, several_runs
 from rsm_app.ui.choices import SHOW_IN_ADDRESS, finished_choices, finished_run, why_not
+from rsm_app.ui.event_data import Selected
 
 POLL_SECONDS = 5.0
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
@@ -156,11 +157,10 @@ class _Page:
         run = finished_run(self.supervisor, run_id, request)
         return one_run.show_more(self.one, run, order, which, shown or []) if run else gr.skip()
 
-    def choose_pair(self, run_id: str, shown: list, event: gr.SelectData, request: gr.Request) -> dict:
+    def choose_pair(self, run_id: str, shown: list, event: Selected, request: gr.Request) -> dict:
         """Put the chosen pair on the slider."""
         run = finished_run(self.supervisor, run_id, request)
-        known = run and isinstance(event.index, int) and 0 <= event.index < len(shown or [])
-        if not known:
+        if not run or event.index is None or not isinstance(shown, list) or event.index >= len(shown):
             return gr.skip()
         return one_run.show_pair(self.one, run, one_run.pair_of(run, shown[event.index]))
 

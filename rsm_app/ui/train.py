@@ -18,6 +18,7 @@ from rsm_app.jobs.store import Run
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import copying, costly, field_problems, form, kept_form, pictures, preflight, tuned, watch
 from rsm_app.ui.access import allowed, owners_of, visible_run
+from rsm_app.ui.event_data import Selected
 from rsm_app.ui.form_filling import FormFiller
 from rsm_app.ui.hub_access import from_this_machine
 from rsm_app.ui.panel import Panel, build_panel
@@ -291,11 +292,11 @@ class _Page:
         gr.Info("The form has the settings of this run now. Change what you like, then press Start.")
         return updates
 
-    def select_pair(self, run_id: str, order: str, event: gr.SelectData, request: gr.Request) -> dict:
+    def select_pair(self, run_id: str, order: str, event: Selected, request: gr.Request) -> dict:
         """Put the chosen pair on the slider."""
         run = self._visible(run_id, request)
         pairs = pictures.ordered_pairs(run, order) if run else []
-        if not run or not isinstance(event.index, int) or event.index >= len(pairs):
+        if not run or event.index is None or event.index >= len(pairs):
             return gr.skip()
         return watch.show_pair(self.panel, run, pairs[event.index])
 
