@@ -20,7 +20,7 @@ from tests.ui.test_unshared import EVENTS, answer
 from trainers.errors import FaultError
 from trainers.run_folder import write_json, write_lines
 
-VISITOR, AT_IT = asker("203.0.113.7", host="studio.example"), asker()
+VISITOR, AT_IT = asker("203.0.113.7", host="192.0.2.9:7860"), asker()
 
 
 @pytest.fixture
