@@ -133,7 +133,7 @@ def show_pair(panel: Panel, run: Run, pair: dict | None) -> dict:
     """Return one pair on the slider, or an empty slider."""
     large = pictures.pair_large(run, pair) if pair else None
     if pair is None or large is None:
-        text = "The pictures of this pair are missing." if pair else "No pair is chosen."
+        text = pictures.MISSING if pair else "No pair is chosen."
         empty = f'<p class="rsm-pair"><span>{text}</span></p>'
         hidden = gr.update(visible=False)
         return {panel.slider: None, panel.caption: empty, panel.try_pair: hidden, panel.chosen: None}

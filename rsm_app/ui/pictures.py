@@ -17,6 +17,7 @@ from rsm_app.ui.result import is_finite
 from trainers.image_files import UnreadableImage, load_image
 from trainers.run_folder import read_lines
 
+MISSING = "The pictures of this pair are missing."
 GALLERY_SIZE = 12
 STRIP_ROWS = 8
 THUMBNAIL, LARGE = 128, 512

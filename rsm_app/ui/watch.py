@@ -309,6 +309,7 @@ def show_pairs(panel: Panel, run: Run, order: str) -> dict:
 
 
 def show_pair(panel: Panel, run: Run, pair: dict) -> dict:
-    """Return one pair on the slider with its caption."""
+    """Return one pair on the slider with its caption, or an empty slider where a picture is missing."""
     large = pictures.pair_large(run, pair)
-    return {panel.slider: large, panel.pair_caption: result.pair_html(pair)} if large else {}
+    caption = result.pair_html(pair) if large else f'<p class="rsm-pair"><span>{pictures.MISSING}</span></p>'
+    return {panel.slider: large, panel.pair_caption: caption}
