@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import httpx
 from gradio import blocks, networking
 
+from rsm_app.ui.hosts import parse_host
 from trainers.errors import InputError
 
 _NOT_HERE = (
@@ -42,6 +43,17 @@ def listening_host(host: str, port: int) -> str:
             raise InputError(_NOT_HERE.format(host)) from None
         raise OSError(f"{error.strerror or error}.") from error
     return f"[{bare}]" if _is_v6(bare) else bare
+
+
+def link_to(host: str, port: int) -> str:
+    """Return where whoever sits at this machine opens what listens at a host.
+
+    An app that listens at all addresses is here at one of its own; browsers know none that means all.
+    """
+    named = parse_host(host)
+    if named and named.name in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if named.name == "0.0.0.0" else "[::1]"
+    return f"http://{host}:{port}"
 
 
 def call_itself_directly() -> None:

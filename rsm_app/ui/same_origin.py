@@ -17,6 +17,7 @@ from rsm_app.jobs.places import on_space
 from rsm_app.ui.asgi import App, Receive, Scope, Send, answer
 from rsm_app.ui.hosts import Authority, line_of, lines_of, parse_host, parse_origin
 from rsm_app.ui.proxies import NAMED, forwarded, from_named_proxy
+from trainers.terminal import printable
 
 _OWN = ("same-origin", "none")  # of Sec-Fetch-Site; none is an address that somebody typed
 _OPEN_FOLDERS = ("/assets/", "/static/", "/svelte/", "/gradio_api/custom_component/", "/login/")
@@ -137,4 +138,5 @@ def _sentence(scope: Scope) -> str:
 
 
 def _said(scope: Scope, header: str) -> str:
-    return (line_of(scope, header) or "")[:_LONGEST_SHOWN]
+    """Return what a request says, as the log and an answer may repeat it."""
+    return printable((line_of(scope, header) or "")[:_LONGEST_SHOWN])

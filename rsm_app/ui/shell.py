@@ -12,13 +12,15 @@ from rsm_app.jobs.launching import before_launching
 from rsm_app.jobs.store import ROOT, default_store
 from rsm_app.jobs.supervisor import Supervisor
 from rsm_app.ui import about, api, compare, costly, lab, playground, publish, runs, serving, space, train
-from rsm_app.ui.addresses import call_itself_directly, listening_host
+from rsm_app.ui.addresses import call_itself_directly, link_to, listening_host
 from rsm_app.ui.cached import write_pictures_whole
 from rsm_app.ui.fair_queue import FairQueue
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.head import HEAD
+from rsm_app.ui.plain_log import write_plainly
 from rsm_app.ui.proxies import check_proxies, shared_by_all
 from rsm_app.ui.theme import build_theme
+from trainers.terminal import say
 
 STYLE = ROOT / "assets" / "style.css"
 _HEADER = (
@@ -123,6 +125,7 @@ def launch(demo: gr.Blocks, supervisor: Supervisor, host: str, port: int, block:
     """
     write_pictures_whole()
     call_itself_directly()
+    write_plainly()
     demo.launch(
         **serving.prepare(demo, supervisor),
         max_threads=costly.PLACES,
@@ -138,8 +141,9 @@ def launch(demo: gr.Blocks, supervisor: Supervisor, host: str, port: int, block:
         enable_monitoring=False,
         run_history=False,
         ssr_mode=False,  # its server would stand between visitors and this one
-        quiet=not block,
+        quiet=True,  # it would print the address listened at, which may be no link
     )
     serving.require_guard(demo)
     if block:
+        say(f"* Running on local URL:  {link_to(host, port)}")
         demo.block_thread()
