@@ -13,10 +13,20 @@ from pathlib import Path
 
 from rsm_app.jobs.places import ROOT, runs_directory
 
-# From the root or the home, with one folder at least; neither an address, whose slashes a colon precedes, nor
-# "and/or" nor "runs/first".
+# A web address, which stays; what stands in quotes, spaces and all; and what else goes from the root or the
+# home over one folder at least, after the name of a scheme without a host ("file:///", "cache:/") as well.
+# Neither "and/or" nor "runs/first" is one.
 _PART = r"[^\s/'\"`<>|;:,()\[\]{}]"
-_PATH = re.compile(rf"(?<![\w:/.~*-])(?:~{_PART}*/|/{_PART}+/)(?:{_PART}+/)*{_PART}*")
+_ADDRESS = r"\b(?!file:)[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/=?#'\"`<>]+[^\s=?#'\"`<>]*"
+_SCHEME = r"(?:\bfile:(?://[\w.-]*(?=/))?|(?<=:)//+(?=/))"
+_START = rf"(?<![\w/.~*-])(?:{_SCHEME})?"
+_QUOTED = "|".join(
+    rf"(?<!\w){opening}{_START}(?:\w+:(?://+(?=/))?)?(?:~{_PART}*)?/[^{closing}\n]+/[^{closing}\n]*{closing}"
+    for opening, closing in ("''", '""', "``", "‘’", "“”", "«»")
+)
+_PATH = re.compile(
+    rf"(?P<address>{_ADDRESS})|(?P<quoted>{_QUOTED})|{_START}(?:~{_PART}*/|/{_PART}+/)(?:{_PART}+/)*{_PART}*"
+)
 
 
 def without_paths(text: str) -> str:
@@ -27,8 +37,13 @@ def without_paths(text: str) -> str:
 
 
 def _last_part(found: re.Match) -> str:
-    path = found[0].rstrip(".!?")
-    return path.rstrip("/").rpartition("/")[2] + found[0][len(path) :]
+    text = found[0]
+    if found["address"]:
+        return text
+    if found["quoted"]:
+        return text[0] + text[1:-1].rstrip("/").rpartition("/")[2] + text[-1]
+    path = text.rstrip(".!?")
+    return path.rstrip("/").rpartition("/")[2] + text[len(path) :]
 
 
 @lru_cache(maxsize=1)

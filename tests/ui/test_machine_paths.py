@@ -126,11 +126,38 @@ def test_whoever_sits_at_the_machine_has_the_command_and_the_log_as_they_are(han
         ("http://127.0.0.1:7860/a/b?c=/d", "http://127.0.0.1:7860/a/b?c=/d"),
         *((text, text) for text in ("3 pictures/s and/or 1/2", "owner/name@rev or runs/first")),
         ("Mount it at /data.", "Mount it at /data."),
+        ("No space left: cache:/srv/a/b", "No space left: cache:b"),
+        ("See file:///home/al/secret/x.", "See x."),
+        ("file:/home/al/x and file://localhost/home/al/y", "x and y"),
+        ("sqlite:////srv/a/b.db", "sqlite:b.db"),
+        ("The folder '/mnt/my models/x/y' is empty.", "The folder 'y' is empty."),
+        ('["/mnt/my models/x/", "/mnt/b c/d e"]', '["x", "d e"]'),
+        ("don't use `~/my models/o'brien's`", "don't use `o'brien's`"),
+        ("'cache:/mnt/my models/x' “/srv/a b/c”", "'x' “c”"),
+        ("it's /srv/a/b and that's /srv/c/d", "it's b and that's d"),
+        *(
+            (text, text)
+            for text in (
+                "s3://bucket/a/b, hf://owner/name/x and git+ssh://git@host/a/b",
+                "http://[::1]:7860/a/b, http://[::1]/a/b and 'https://a.example/b c/d'",
+                "'owner/name', 'and/or', \"a/b c/d\" and '/runs' or '/compare'",
+                "cuda:0/1, ratio 1:/2, 10:/x",
+            )
+        ),
         ("", ""),
     ],
 )  # fmt: skip
 def test_of_a_path_in_a_sentence_the_last_part_is_left(text, without):
     assert without_paths(text) == without
+
+
+@pytest.mark.parametrize(
+    "text", ["/", "'/", "'/a", "a:/", "a://", "~/", "/a", "'", "file:", "file:///", "a.b+"]
+)
+def test_a_long_sentence_is_gone_through_once(text):
+    """Whatever it is made of: it could hold up everybody."""
+    counted = sum(len(without_paths(text * 4000)) > 0 for _ in range(5))
+    assert counted in (0, 5)
 
 
 def test_a_fault_that_names_a_folder_is_told_without_it(supervisor, run, machine, monkeypatch):
