@@ -21,8 +21,8 @@ _ADDRESS = r"\b(?!file:)[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/=?#'\"`<>]+[^\s=?#'\
 _SCHEME = r"(?:\bfile:(?://[\w.-]*(?=/))?|(?<=:)//+(?=/))"
 _START = rf"(?<![\w/.~*-])(?:{_SCHEME})?"
 _QUOTED = "|".join(
-    rf"(?<!\w){opening}{_START}(?:\w+:(?://+(?=/))?)?(?:~{_PART}*)?/[^{closing}\n]+/[^{closing}\n]*{closing}"
-    for opening, closing in ("''", '""', "``", "‘’", "“”", "«»")
+    rf"(?<!\w){quotes[0]}(?:\w{{1,30}}:(?:/{{2,}}(?=/))?)?(?:~{_PART}*)?/[^/{quotes}\n]+/[^{quotes}\n]*{quotes[1]}"
+    for quotes in ("''", '""', "``", "‘’", "“”", "«»")
 )
 _PATH = re.compile(
     rf"(?P<address>{_ADDRESS})|(?P<quoted>{_QUOTED})|{_START}(?:~{_PART}*/|/{_PART}+/)(?:{_PART}+/)*{_PART}*"
