@@ -50,8 +50,13 @@ def owner_of(request: gr.Request) -> str:
     return owners_of(request)[0]
 
 
-def share_of(scope: dict) -> str:
-    """Return whose share of the server a request takes: that of its address, by whatever name it asks."""
+def share_of(request: gr.Request) -> str:
+    """Return whose share of the server a request takes: its owner's, whatever name it asks for."""
+    return share_of_owner(owner_of(request))
+
+
+def share_of_address(scope: dict) -> str:
+    """Return whose share a connection takes, before it is known who has signed in."""
     return share_of_owner(_address(scope))
 
 

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rsm_app.jobs.limits import Limits
-from rsm_app.ui.access import owner_of
+from rsm_app.ui.access import share_of
+from rsm_app.ui.asgi import answer, path_of
 from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.rates import Rates
 from rsm_app.ui.request_bodies import Bodies, RefusedBody
@@ -63,13 +64,13 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path, owner = _path(scope), owner_of(gr.Request(Request(scope)))
+        path, owner = path_of(scope), share_of(gr.Request(Request(scope)))
         if path.startswith(_CLOSED):
-            await _answer(send, 404, _SENTENCES["closed"])
+            await answer(scope, send, 404, _SENTENCES["closed"])
         elif not path.startswith(_FREE) and not self._rates.take(owner):
-            await _answer(send, 429, _SENTENCES["rate"])
+            await answer(scope, send, 429, _SENTENCES["rate"])
         elif self._limits.owner_requests and self._open[owner] >= self._limits.owner_requests:
-            await _answer(send, 429, _SENTENCES["open"])
+            await answer(scope, send, 429, _SENTENCES["open"])
         else:
             await self._admit(scope, receive, send, path, owner)
 
@@ -83,18 +84,12 @@ class Admission:
                 send = _listening(send, lambda paths: self._uploaded(owner, paths))
             await self._app(scope, receive, send)
         except RefusedBody as refusal:
-            await _answer(send, refusal.status, str(refusal))
+            await answer(scope, send, refusal.status, str(refusal))
         finally:
             asking.reset(token)
             self._open[owner] -= 1
             if not self._open[owner]:
                 del self._open[owner]
-
-
-def _path(scope: Scope) -> str:
-    """Return the path within the app, where a proxy has put the app under one."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 def _listening(send: Send, uploaded: Callable[[list[str]], object]) -> Send:
@@ -112,12 +107,3 @@ def _listening(send: Send, uploaded: Callable[[list[str]], object]) -> Send:
         await send(message)
 
     return passed_on
-
-
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"detail": sentence, "error": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"retry-after", b"5")] if status == 429 else []
-    headers += [(b"connection", b"close")] if status == 408 else []  # else who still sends hears no answer
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

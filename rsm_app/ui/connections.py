@@ -12,7 +12,7 @@ from collections import OrderedDict, defaultdict
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from rsm_app.ui.access import share_of
+from rsm_app.ui.access import share_of_address
 from rsm_app.ui.open_files import MOST_CONNECTIONS
 
 HEAD_SECONDS = 10.0
@@ -69,7 +69,7 @@ class Connection(AutoHTTPProtocol):
         if self.transport.is_closing():
             return
         self._forget()
-        self._owner = share_of(scope)
+        self._owner = share_of_address(scope)
         self._open[self._owner][self] = None
         Connection._count += 1
 

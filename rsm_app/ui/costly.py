@@ -30,8 +30,3 @@ _KINDS = MappingProxyType(
 def kind(name: str) -> Mapping[str, object]:
     """Return the options of an event of a kind."""
     return {"concurrency_id": name, "concurrency_limit": _KINDS[name]}
-
-
-def places_of_costly_kinds() -> int:
-    """Return how many events all costly kinds answer at the same time."""
-    return sum(_KINDS.values())

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rsm_app.jobs.limits import Limits
-from rsm_app.ui.access import owner_of
+from rsm_app.ui.access import share_of
 from rsm_app.ui.sessions import Sessions
 
 _MOST_OWNERS = 10000
@@ -56,7 +56,7 @@ class FairQueue(Queue):
         Raises:
             HTTPException: They have: 429 with a sentence.
         """
-        owner = owner_of(gr.Request(request))
+        owner = share_of(gr.Request(request))
         if self._most and self._waiting(owner) >= self._most:
             raise HTTPException(429, _TOO_MANY.format(self._most), {"Retry-After": "5"})
         alone = body.session_hash is None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from rsm_app.jobs.places import on_space
-from rsm_app.ui.asgi import App, Receive, Scope, Send, answer
+from rsm_app.ui.asgi import App, Receive, Scope, Send, answer, path_of
 from rsm_app.ui.hosts import Authority, line_of, lines_of, parse_host, parse_origin
 from rsm_app.ui.proxies import NAMED, forwarded, from_named_proxy
 from trainers.terminal import printable
@@ -57,7 +57,7 @@ class SameOrigin:
         """Whether a request is for a document or what it is made of, or for a file that is opened itself."""
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             return False
-        path, fetched = _path(scope), (line_of(scope, "sec-fetch-mode"), line_of(scope, "sec-fetch-dest"))
+        path, fetched = path_of(scope), (line_of(scope, "sec-fetch-mode"), line_of(scope, "sec-fetch-dest"))
         opened = fetched == ("navigate", "document")
         return (
             path in self._pages
@@ -120,12 +120,6 @@ def _same(asking: Authority, asked: Authority, scope: Scope) -> bool:
     if forwarded(scope) or (asked.port is None and here not in _USUAL_PORTS):
         return True
     return asking.port in _USUAL_PORTS if asked.port is None else asking.port == asked.port
-
-
-def _path(scope: Scope) -> str:
-    """Return the path within the app, where a proxy has put the app under one."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 def _sentence(scope: Scope) -> str:

@@ -316,6 +316,23 @@ def test_every_owner_has_a_bucket_of_their_own_and_scripts_of_the_page_are_free(
         assert bob.get("/assets/x.js").status == 404, "looked for, and not there"
 
 
+def test_names_of_one_address_have_one_rate_and_a_refused_head_has_no_body():
+    """Behind a forwarder that adds no header a visitor chooses the name that they ask for."""
+    with serving(Limits(owner_rate=20)) as (port, _):
+        bob = Greedy(port, "127.0.0.66")
+
+        def ask(number):
+            return bob.request("GET", "/length", headers={"Host": f"h{number % 40}.example"})
+
+        answers = at_once(ask, 800)
+        assert statuses(answers) == {200, 429}
+        assert Greedy(port, "127.0.0.66").get("/length").status == 200, "whoever sits there has a share"
+        with bob.holding(
+            b"HEAD /gradio_api/deep_link HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 1
+        ) as (one,):
+            assert rest(one).endswith(b"\r\n\r\n")
+
+
 def test_open_requests_are_counted_until_they_end():
     with serving(Limits(owner_requests=3)) as (port, _):
         ann, bob = Greedy(port, "127.0.0.2"), Greedy(port, "127.0.0.66")

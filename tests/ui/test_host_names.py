@@ -123,7 +123,7 @@ def test_many_names_have_one_share_and_see_what_is_theirs_alone(alone, tmp_path)
     for address, sitting in (("127.0.0.1", 3), ("192.168.1.5", 0)):
         names = [asker(address, host=f"h{number}.example") for number in range(8)]
         assert len({owner_of(who) for who in names}) == 8
-        assert len({access.share_of(who.request.scope) for who in names}) == 1
+        assert len({access.share_of(who) for who in names}) == 1
         for who, most in ((None, 3), (asker(address), sitting)):
             queued = 0
             for one in names if who is None else [who] * 4:
