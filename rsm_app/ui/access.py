@@ -30,6 +30,9 @@ from trainers.terminal import printable
 UNKNOWN = "somebody"  # who asks through a socket without an address
 _ACCOUNT = "hub:"  # before an account's name that would else be an address; no account's name holds a colon
 _NO_NAME = "another name"
+_FORWARDER = (
+    " If a forwarder on this machine asks so for others, let it add X-Forwarded-For: else all are one."
+)
 _MOST_LOGGED = 100  # names; anybody can ask for any
 GONE = "This run no longer exists, or its owner does not share it any more."
 REFUSED = (
@@ -112,7 +115,8 @@ def _log(address: str, host: Authority | None) -> None:
         "This app was asked for as %s, which is not known to be a name of this machine, from %s. Who asks so "
         "is another owner than who asks for an address of this machine, and has no runs of a shell: it "
         "may be the name of a stranger's page. If it is yours, start the app with %s=%s (several names are "
-        "separated by commas).", printable(host.name), printable(address), HOSTS, printable(host.name),
+        "separated by commas).%s", printable(host.name), printable(address), HOSTS, printable(host.name),
+        _FORWARDER if is_loopback(address) else "",
     )  # fmt: skip
 
 

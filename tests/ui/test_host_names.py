@@ -62,6 +62,7 @@ def test_a_name_that_may_be_a_stranger_s_makes_nobody_who_they_are(alone, caplog
     )
     owner_of(page)
     assert caplog.text.count(f"RSM_HOSTS={name} ") == 1
+    assert caplog.text.count("let it add X-Forwarded-For") == (address == "127.0.0.1")
     signed_in = asker(address, "ann", host=host)
     assert owners_of(signed_in) == ("ann", owner_of(page))
     # Headers that such a page can write itself change nothing where no proxy is named.
