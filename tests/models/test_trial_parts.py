@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.models.tiny_pipelines import save
 from trainers.cli import main
-from trainers.errors import InputError
+from trainers.errors import FaultError, InputError
 from trainers.models import MODELS
 from trainers.models.access import access_problems
 from trainers.models.base import load_model
@@ -69,6 +70,41 @@ def test_a_part_that_a_pipeline_does_without_is_no_part_in_any_other_form(value,
     (folder / "model_index.json").write_text(json.dumps(index | {"feature_extractor": value}))
     with pytest.raises(InputError, match="names feature_extractor in a form that cannot be read"):
         MODELS.get(str(folder))
+
+
+@pytest.mark.parametrize("how", ["a tensor is gone", "a deeper network"])
+def test_weights_without_a_tensor_are_told_before_and_at_the_load(how, tmp_path):
+    folder = save("tiny-flux", tmp_path / "model")
+    part = folder / "transformer"
+    if how == "a deeper network":
+        config = json.loads((part / "config.json").read_text())
+        (part / "config.json").write_text(json.dumps(config | {"num_layers": config["num_layers"] + 1}))
+    else:
+        (path,) = part.glob("*.safetensors")
+        tensors = load_file(path)
+        del tensors[min(name for name in tensors if name.startswith("transformer_blocks."))]
+        save_file(tensors, path, {"format": "pt"})
+    spec = MODELS.get(str(folder))
+    (told,) = part_trials(spec)
+    assert "transformer_blocks." in told and "is missing in the weights" in told
+    with pytest.raises(FaultError, match=r"weights of .* are incomplete: transformer\.transformer_blocks\."):
+        load_model(spec)
+
+
+def test_weights_with_the_names_of_earlier_attention_blocks_are_whole(plain, tmp_path):
+    folder = shutil.copytree(plain, tmp_path / "model")
+    (path,) = (folder / "vae").glob("*.safetensors")
+    earlier = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        for new, old in earlier.items():
+            name = name.replace(f".{new}.", f".{old}.") if ".attentions." in name else name
+        tensors[name] = tensor
+    assert any(".query." in name for name in tensors)
+    save_file(tensors, path, {"format": "pt"})
+    spec = MODELS.get(str(folder))
+    assert part_trials(spec) == []
+    load_model(spec)
 
 
 def test_embedded_models_and_those_that_are_not_here_are_not_looked_at():

@@ -50,6 +50,11 @@ def open_pipeline(
     except Exception as error:
         raise _fault(spec, error) from error
     pipe, call = opened
+    if absent := _absent_tensor(pipe):
+        raise FaultError(
+            f"The weights of '{spec.name}' are incomplete: {absent} is missing, which its config.json names. "
+            "Fetch it anew."
+        )
     if problem := scheduler_problem(pipe.scheduler, spec.family):
         raise InputError(f"The base model '{spec.name}' cannot be trained. {problem}")
     return _placed(pipe, device, footprint), call
@@ -118,6 +123,16 @@ def _placed(pipe: Any, device: str, footprint: Footprint) -> Any:
         if isinstance(part, torch.nn.Module) and not name.startswith("text_encoder"):
             part.to(device)
     return pipe
+
+
+def _absent_tensor(pipe: Any) -> str | None:
+    """Return the name of a tensor that no file held: such a one has a shape and no numbers."""
+    for part, module in pipe.components.items():
+        if isinstance(module, torch.nn.Module):
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                if tensor.is_meta:
+                    return f"{part}.{name}"
+    return None
 
 
 def _fault(spec: ModelSpec, error: Exception) -> FaultError:

@@ -7,6 +7,7 @@ for importing the libraries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from trainers.models.folders import INDEX, config_of, folder_problems, parts_of,
 from trainers.models.readable import tokenizer_class
 from trainers.models.spec import ModelSpec
 
+_EARLIER = re.compile(r"\.(?:query|key|value|proj_attn)\.(?:weight|bias)$")
 _MOST_TOKENS = 10**6  # transformers' stand-in for "no limit" is far above
 
 
@@ -74,9 +76,13 @@ def _made(library: str, kind: str, folder: Path) -> Any:
 
 
 def _misfit(made: Any, folder: Path) -> str:
-    """Say where weights have another shape than the network; other names are left to the libraries."""
+    """Say where the weights of a network have another shape, or one is missing; as far as names tell."""
     stored = network_shapes(folder)
-    for name, tensor in made.state_dict().items():
-        if name in stored and stored[name] != tuple(tensor.shape):
-            return f"{name} is {tuple(tensor.shape)} by config.json and {stored[name]} in the weights"
-    return ""
+    wanted = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+    for name, shape in wanted.items():
+        if name in stored and stored[name] != shape:
+            return f"{name} is {shape} by config.json and {stored[name]} in the weights"
+    # transformers renames tensors and ties some, and diffusers renames those of earlier attention blocks.
+    renamed = not type(made).__module__.startswith("diffusers.") or any(map(_EARLIER.search, stored))
+    missing = [] if renamed else [name for name in wanted if name not in stored]
+    return f"{missing[0]} is missing in the weights" if missing else ""
