@@ -8,6 +8,7 @@ from playwright.sync_api import sync_playwright
 from rsm_app.jobs.store import RunStore
 from tests.jobs.small_runs import end_workers
 from tests.ui.server import BROWSER_ARGUMENTS, Server
+from tests.ui.steps import PATIENCE_MS
 
 # A page that is left or drawn anew drops whatever it was still fetching: streams, a poll on its way, scripts
 # fetched ahead, pictures that are replaced. Chromium calls these aborted requests, and only the page itself
@@ -48,7 +49,7 @@ def troubles():
 @pytest.fixture
 def context(browser, troubles):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(40_000)
+    context.set_default_timeout(PATIENCE_MS)
     context.on("page", lambda page: watch(page, troubles))
     yield context
     context.close()

@@ -25,9 +25,9 @@ BROWSER_ARGUMENTS = [
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    """Return a port nobody listens on, at any address of this machine."""
+    both = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
+    with socket.create_server(("", 0), **both) as probe:
         return probe.getsockname()[1]
 
 

@@ -5,7 +5,8 @@ from playwright.sync_api import Page, expect
 
 from trainers.config import FIELDS
 
-expect.set_options(timeout=40_000)
+PATIENCE_MS = 40_000  # this machine may do much else meanwhile
+expect.set_options(timeout=PATIENCE_MS)
 
 SMALL = {
     "eval_prompts": 8,
