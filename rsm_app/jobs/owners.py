@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -12,6 +13,8 @@ from trainers.proxies import is_loopback
 # letters, digits, ``-``, ``_`` and ``.``, and an address holds neither this nor anything like it.
 NOBODY = "?"
 _NETWORK = 64  # bits; what a subscriber of IPv6 holds at least, so single addresses say nothing of who asks
+_WIDER = 48  # bits; what a subscriber of IPv6 holds at most, which is 65,536 of those networks
+NETWORK_SHARES = 4  # of one owner, that all owners of such a wider network have together
 _THROUGH = " via "
 
 
@@ -32,6 +35,22 @@ def owner_of_address(address: str) -> str:
         if not (found.is_link_local or found.is_loopback):
             return str(ipaddress.ip_network((int(found), _NETWORK), strict=False))
     return str(found)
+
+
+@functools.lru_cache(maxsize=10000)
+def network_of(owner: str) -> str:
+    """Return the wider network that an owner's address is in; owners of other kinds are one by themselves.
+
+    Strangers may share one, so it says nothing of whose a run is: it bounds what an owner can take of the
+    server by asking from many addresses.
+    """
+    try:
+        found = ipaddress.ip_network(owner)
+    except ValueError:
+        return owner
+    if found.version == 4 or found.prefixlen != _NETWORK:
+        return owner
+    return str(found.supernet(new_prefix=_WIDER))
 
 
 def owner_through(address: str, host: str) -> str:

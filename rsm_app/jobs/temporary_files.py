@@ -20,6 +20,7 @@ from rsm_app.jobs.owners import share_of_owner
 from rsm_app.jobs.shares import Holding, Shares
 
 SHARED_SECONDS, PRIVATE_SECONDS = 3600.0, 86400.0  # that a file is kept, with limits and without
+MOST_FILES = 200  # of one owner, where they have a share: small ones take little of it, and time to count
 MB = 2**20
 
 
@@ -47,7 +48,8 @@ class TemporaryFiles:
 
     def __init__(self, limits: Limits):
         """Set the shares; nothing is there yet."""
-        self._shares = Shares(limits.files_mb * MB, limits.owner_files_mb * MB)
+        count = MOST_FILES if limits.owner_files_mb else 0
+        self._shares = Shares(limits.files_mb * MB, limits.owner_files_mb * MB, count)
         self._seconds = PRIVATE_SECONDS if self._shares == Shares() else SHARED_SECONDS
         self._kept: dict[Path, _Kept] = {}
         self._lock = threading.Lock()

@@ -15,6 +15,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 def path_of(scope: Scope) -> str:
     """Return the path within the app, where a proxy has put the app under one."""
     path, root = scope["path"], scope.get("root_path", "")
+    if root and path == root:
+        return "/"
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from rsm_app.jobs.store import Run, RunStore
 from rsm_app.ui.asgi import App, Receive, Scope, Send, answer
+from rsm_app.ui.remote_files import NOT_RELAYED, is_remote
 from trainers.failures import known_cause
 
 _RUNS, _END = "of-runs", "-"  # the ids of runs stand between these two; no id is the second
@@ -90,7 +91,7 @@ def forget(run_id: str) -> None:
 
 
 class ServedFiles:
-    """ASGI middleware that serves no file of a run that is gone, whoever deleted it."""
+    """ASGI middleware that serves no file of a run that is gone, whoever deleted it, nor of other servers."""
 
     def __init__(self, app: App, store: RunStore):
         """Wrap an app.
@@ -104,10 +105,14 @@ class ServedFiles:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer that the file is gone."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or not any(part in path for part in _FILE) or self._there(path):
+        if scope["type"] != "http" or not any(part in path for part in _FILE):
             await self._app(scope, receive, send)
-            return
-        await answer(scope, send, 404, _GONE)
+        elif is_remote(_decoded_name(path)):
+            await answer(scope, send, 404, NOT_RELAYED)
+        elif self._there(path):
+            await self._app(scope, receive, send)
+        else:
+            await answer(scope, send, 404, _GONE)
 
     def _there(self, path: str) -> bool:
         return all(self._store.run(name) is not None for name in _runs_of(path))
@@ -115,10 +120,14 @@ class ServedFiles:
 
 def _runs_of(path: str) -> list[str]:
     """Return the ids of the runs that a file is of, however its path is written."""
-    name = next(path.partition(part)[2] for part in _FILE if part in path)
+    name = _decoded_name(path)
     inside = os.path.join(os.path.realpath(get_upload_folder()), _RUNS)
     try:
-        parts = Path(os.path.realpath(unquote(name))).relative_to(inside).parts
+        parts = Path(os.path.realpath(name)).relative_to(inside).parts
     except ValueError:
         return []
     return list(parts[: parts.index(_END)] if _END in parts else parts[:1])
+
+
+def _decoded_name(path: str) -> str:
+    return unquote(next(path.partition(part)[2] for part in _FILE if part in path))

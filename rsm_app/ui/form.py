@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -327,8 +328,8 @@ def prompt_count(form: Form) -> int:
     if form.prompt_source == PASTE:
         return len((form.pasted or "").splitlines())
     if form.prompt_source == FILE and form.upload:
-        with contextlib.suppress(OSError):
-            return Path(form.upload).read_bytes().count(b"\n")
+        with contextlib.suppress(OSError, InputError):  # ``_own_prompts`` says it, with what else is wrong
+            return _uploaded(Path(form.upload)).count(b"\n")
     return 0
 
 
@@ -339,14 +340,20 @@ def _own_prompts(form: Form) -> list[PromptRow]:
         raise InputError("Upload a file of prompts, or choose a built-in set.")
     path = Path(form.upload)
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_UPLOAD_BYTES:
-            raise InputError(
-                f"{path.name} is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; use fewer prompts."
-            )
+        data = _uploaded(path)
     except OSError:
         raise InputError(f"{path.name} did not arrive; upload it again.") from None
     return checked(read_bytes(data, path.name), path.name)
+
+
+def _uploaded(path: Path) -> bytes:
+    """Read an uploaded file, unless it is too large to be looked at."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > MAX_UPLOAD_BYTES:
+            raise InputError(
+                f"{path.name} is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; use fewer prompts."
+            )
+        return file.read(MAX_UPLOAD_BYTES)
 
 
 def command(settings: Mapping[str, object]) -> str:

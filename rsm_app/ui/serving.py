@@ -51,7 +51,12 @@ def prepare(demo: gr.Blocks, supervisor: Supervisor) -> dict:
     http_server.Server = _Server
     route_utils.SessionState = fresh_session
     pages = tuple(f"/{path}" for path, *_ in demo.pages)
-    admission = Middleware(Admission, limits=supervisor.limits, uploaded=supervisor.files.uploaded)
+    admission = Middleware(
+        Admission,
+        limits=supervisor.limits,
+        uploaded=supervisor.files.uploaded,
+        documents=(*pages, "/config"),
+    )
     return {"app_kwargs": {"lifespan": _guarding(pages, supervisor), "middleware": [admission]}}
 
 

@@ -2,19 +2,25 @@
 
 Gradio copies the description of all components into each session (0.7 MB and 40 ms here), for links that
 bring a page back as it was. These are closed (``admission``), so sessions begin without one. Beyond their
-number an owner's own oldest go, then those of whoever has most; a page that comes back begins a new one.
+number an owner's own oldest go, then those of the network (``network_of``) that has most; a page that comes
+back begins a new one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
 from contextvars import ContextVar
 from types import SimpleNamespace
 
 import gradio as gr
 from gradio.state_holder import SessionState, StateHolder
+from starlette.exceptions import HTTPException
+
+from rsm_app.jobs.owners import network_of
 
 MOST_SESSIONS = 1900  # of all; Gradio keeps messages for 2000 and drops the oldest, whoever is reading them
+MOST_CHARACTERS = 200  # of the name of a session, which a page chooses; it is kept in many places
 asking: ContextVar[str] = ContextVar("asking", default="")  # the owner whose request is being answered
 
 
@@ -29,7 +35,12 @@ class Sessions(StateHolder):
         self._of: dict[str, OrderedDict[str, None]] = defaultdict(OrderedDict)
 
     def __getitem__(self, session_id: str) -> SessionState:
-        """Return a session, a new one if it is not known; it is the asker's unless it is somebody's."""
+        """Return a session, a new one if it is not known; it is the asker's unless it is somebody's.
+
+        Raises:
+            HTTPException: No page chooses such a name.
+        """
+        require_name(session_id)
         with self.lock:
             if session_id not in self.session_data:
                 self.session_data[session_id] = fresh_session(self.blocks)
@@ -51,19 +62,26 @@ class Sessions(StateHolder):
         mine.move_to_end(session_id)
         self._owners[session_id] = owner
         if self._most and len(mine) > self._most:
-            self._drop_oldest(mine)
+            self._drop_first_idle(mine, session_id)
         if len(self._owners) > MOST_SESSIONS:
-            self._drop_oldest(max(self._of.values(), key=len))
+            self._drop_first_idle(self._of_largest_network(), session_id)
 
-    def _drop_oldest(self, sessions: OrderedDict[str, None]) -> None:
-        """Drop the one that was not used for longest, but none that waits for an answer, nor the newest."""
-        *others, _ = sessions
-        idle = next((name for name in others if not self._waits(name)), None)
+    def _of_largest_network(self) -> list[str]:
+        """Return the sessions of the network that has most: of the owner there with most, then of others."""
+        networks: dict[str, list[OrderedDict[str, None]]] = defaultdict(list)
+        for owner, sessions in self._of.items():
+            networks[network_of(owner)].append(sessions)
+        largest = max(networks.values(), key=lambda owners: sum(map(len, owners)))
+        return [name for sessions in sorted(largest, key=len, reverse=True) for name in sessions]
+
+    def _drop_first_idle(self, sessions: Iterable[str], newest: str) -> None:
+        """Drop the first that is not the newest and does not wait for an answer."""
+        idle = next((name for name in sessions if name != newest and not self._waits(name)), None)
         if idle is None:
             return
         owner = self._owners.pop(idle)
-        del sessions[idle]
-        if not sessions:
+        del self._of[owner][idle]
+        if not self._of[owner]:
             del self._of[owner]
         self.session_data.pop(idle, None)
         self.time_last_used.pop(idle, None)
@@ -79,3 +97,13 @@ class Sessions(StateHolder):
 def fresh_session(blocks: gr.Blocks) -> SessionState:
     """Return a fresh session without descriptions of components."""
     return SessionState(SimpleNamespace(default_config=blocks.default_config, blocks=()))
+
+
+def require_name(session_id: object) -> None:
+    """Refuse what is no name of a session.
+
+    Raises:
+        HTTPException: It is too long, or no text.
+    """
+    if not isinstance(session_id, str) or len(session_id) > MOST_CHARACTERS:
+        raise HTTPException(400, f"'session_hash' must be text of at most {MOST_CHARACTERS} characters.")

@@ -19,6 +19,7 @@ from rsm_app.ui.form import MAX_UPLOAD_BYTES
 from rsm_app.ui.head import HEAD
 from rsm_app.ui.plain_log import write_plainly
 from rsm_app.ui.proxies import check_proxies, shared_by_all
+from rsm_app.ui.remote_files import fetch_nothing
 from rsm_app.ui.theme import build_theme
 from trainers.terminal import say
 
@@ -124,6 +125,7 @@ def launch(demo: gr.Blocks, supervisor: Supervisor, host: str, port: int, block:
     Nothing of the machine's files is offered beside what handlers return.
     """
     write_pictures_whole()
+    fetch_nothing()
     call_itself_directly()
     write_plainly()
     demo.launch(

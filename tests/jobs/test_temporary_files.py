@@ -38,6 +38,15 @@ def test_an_owner_s_uploads_beyond_their_share_take_their_own_oldest(put):
     assert there(mine, *sent) == [True] + [False] * 3 + [True] * 3
 
 
+def test_very_many_small_ones_take_their_own_oldest_too(put, monkeypatch):
+    monkeypatch.setattr(temporary_files, "MOST_FILES", 5)
+    files = TemporaryFiles(Limits(owner_files_mb=3))
+    mine, *sent = [put(f"{number}", 0.001) for number in range(20)]
+    files.uploaded("ann", [str(mine)])
+    files.uploaded("bob", map(str, sent))
+    assert there(mine) == [True] and there(*sent) == [False] * 14 + [True] * 5
+
+
 def test_all_together_beyond_their_share_take_from_whoever_has_most(put):
     files = TemporaryFiles(Limits(files_mb=5))
     mine = [put(f"ann{number}") for number in range(2)]

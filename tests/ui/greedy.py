@@ -33,11 +33,13 @@ class Greedy:
     Attributes:
         port: Where the app listens.
         address: Where the visitor asks from.
+        named: The visitor's address as a proxy at that one names it; empty without a proxy.
         events: Number of an event by name, and the values that its page sends, as far as it was read.
     """
 
     port: int
     address: str
+    named: str = ""
     events: dict[str, int] = field(default_factory=dict)
     values: dict[str, list] = field(default_factory=dict)
 
@@ -56,11 +58,16 @@ class Greedy:
         connection = self.connect()
         try:
             data = body if isinstance(body, bytes | None) else json.dumps(body)
-            connection.request(method, path, data, headers)
+            connection.request(method, path, data, {**headers, **self.forwarded})
             answer = connection.getresponse()
             return Answer(answer.status, answer.read())
         finally:
             connection.close()
+
+    @property
+    def forwarded(self) -> dict[str, str]:
+        """What a proxy adds to a request."""
+        return {"X-Forwarded-For": self.named} if self.named else {}
 
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection from the visitor's address."""
@@ -84,7 +91,9 @@ class Greedy:
         assert joined.status == 200, joined
         connection = self.connect()
         try:
-            connection.request("GET", f"/gradio_api/queue/data?session_hash={session}")
+            connection.request(
+                "GET", f"/gradio_api/queue/data?session_hash={session}", headers=self.forwarded
+            )
             for line in connection.getresponse():
                 message = json.loads(line[5:]) if line.startswith(b"data:") else {}
                 if message.get("msg") == "process_completed":

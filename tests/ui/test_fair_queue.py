@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from gradio.server_messages import ProcessCompletedMessage
 from starlette.exceptions import HTTPException
 
 from rsm_app.jobs.limits import Limits
-from rsm_app.ui import costly, sessions
+from rsm_app.ui import costly, fair_queue, sessions
 from rsm_app.ui.fair_queue import FairQueue
+from rsm_app.ui.request_bodies import SIZE
 from rsm_app.ui.sessions import Sessions, asking
 from tests.ui.asking import asker, run_apart
 
@@ -34,11 +36,12 @@ def fair(demo, limits=None):
     return demo._queue
 
 
-def push(queue, name, address, session="x"):
-    """Let somebody put an event into the queue."""
+def push(queue, name, address, session="x", size=0):
+    """Let somebody put an event into the queue, that came in a body of some bytes."""
     (number,) = (number for number, fn in queue.blocks.fns.items() if fn.api_name == name)
     body = SimpleNamespace(fn_index=number, session_hash=session, event_id=None, request=None)
     who = asker(address)
+    who.request.scope[SIZE] = size
     token = asking.set(address)
     try:
         return run_apart(queue.push(body, who.request, None))
@@ -164,6 +167,128 @@ def test_a_queue_that_is_stuck_is_not_looked_through_again_and_again(demo, monke
     assert take(queue) == "10.0.0.1"
 
 
+def waiting(queue, network=""):
+    """How many events of a network wait; of all without one."""
+    queues = queue.event_queue_per_concurrency_id.values()
+    return sum(event.owner.startswith(network) for kind in queues for event in kind.queue)
+
+
+def told(queue, session):
+    """The errors that a session is told of."""
+    messages = queue.pending_messages_per_session[session]
+    outputs = [message.output for message in messages._queue if message.msg == "process_completed"]
+    return [output["error"] for output in outputs]
+
+
+def fill(queue, name, network="2001:db8:66", count=10**6):
+    """Let as many networks of 64 bits of a wider one put events into the queue as there are places."""
+    for number in range(count):
+        try:
+            push(queue, name, f"{network}:{number % 40}::1", f"{network}-{number}")
+        except HTTPException as refused:
+            return refused
+    return None
+
+
+@pytest.mark.parametrize("name", ["drawn", "looked"])
+def test_who_has_many_networks_keeps_nobody_from_the_queue(demo, name):
+    """A kind with few places or with as many as there are: what is newest gives way, and is told why."""
+    demo.queue(max_size=100)
+    queue = fair(demo, Limits(owner_events=20))
+    refused = fill(queue, name)
+    assert refused.status_code in (429, 503) and "Try again in a moment" in refused.detail
+    assert 40 <= waiting(queue, "2001:db8:66") <= 80, "four owners' shares"
+    fill(queue, name, "2001:db8:67", 60)
+    before = waiting(queue)
+    for address in ("10.0.0.1", "10.0.0.2", "2001:db8:1::1"):
+        for _ in range(3):
+            assert push(queue, "drawn", address, address)[0] and push(queue, "looked", address, address)[0]
+    assert waiting(queue, "10.0.0.") == 12 and waiting(queue, "2001:db8:1:") == 6
+    assert waiting(queue) <= 100 and before <= 100
+    sessions = [name for name in queue.pending_messages_per_session if name.startswith("2001:db8:6")]
+    gave_way = [sentence for name in sessions for sentence in told(queue, name)]
+    assert gave_way and all("Try again in a moment" in sentence for sentence in gave_way)
+    assert told(queue, "10.0.0.1") == []
+
+
+def test_costly_events_of_everybody_leave_half_of_the_queue_to_quick_ones(demo):
+    demo.queue(max_size=100)
+    queue = fair(demo, Limits(owner_events=20))
+    refused = []
+    for number in range(200):
+        try:
+            push(queue, "drawn", f"10.1.{number}.1", f"s{number}")
+        except HTTPException as error:
+            refused.append(error.status_code)
+    assert waiting(queue) == 50 and set(refused) == {503}
+    assert push(queue, "looked", "10.0.0.1", "mine")[0]
+
+
+def test_what_waiting_events_were_sent_with_is_bounded(demo, monkeypatch):
+    monkeypatch.setattr(fair_queue, "MOST_BYTES_OF_ONE", 10_000)
+    monkeypatch.setattr(fair_queue, "MOST_BYTES", 22_000)
+    queue = fair(demo, Limits(owner_events=100))
+    for owner in ("10.0.0.66", "10.0.0.67"):
+        for _ in range(3):
+            push(queue, "drawn", owner, owner, size=3000)
+        with pytest.raises(HTTPException) as refused:
+            push(queue, "drawn", owner, owner, size=3000)
+        assert refused.value.status_code == 429 and "are large" in refused.value.detail
+        assert push(queue, "drawn", owner, owner)[0], "a small one is not"
+    for _ in range(2):
+        assert push(queue, "drawn", "10.0.0.1", "10.0.0.1", size=3000)[0]
+    assert waiting(queue, "10.0.0.1") == 2 and told(queue, "10.0.0.1") == []
+    assert len(told(queue, "10.0.0.66")) + len(told(queue, "10.0.0.67")) == 1
+
+
+# -- answers -------------------------------------------------------------------------------------------
+
+
+def answered(queue, owner, session):
+    """Put an event into the queue and answer it at once."""
+    push(queue, "looked", owner, session)
+    ((event,), _, _) = queue.get_events()
+    queue.send_message(event, ProcessCompletedMessage(output={"data": ["x"]}, success=True))
+    queue.event_ids_to_events.pop(event._id)
+
+
+def unread(queue, start=""):
+    """How many answers lie in sessions whose name begins so."""
+    found = queue.pending_messages_per_session.items()
+    return sum(messages.qsize() for session, messages in found if session.startswith(start))
+
+
+@pytest.mark.parametrize("sessions_of_bob", [1, 7, 1000])
+def test_answers_that_nobody_fetches_are_bounded(demo, sessions_of_bob):
+    """In one session, in several or each in its own; another one's stay until they are fetched."""
+    queue = fair(demo, Limits(owner_events=20))
+    for number in range(20):
+        answered(queue, "10.0.0.1", f"ann{number}")
+    for number in range(1000):
+        answered(queue, "10.0.0.66", f"bob{number % sessions_of_bob}")
+    assert unread(queue, "bob") <= 2 * 20 + 20, "an answer, and one notice of each"
+    assert unread(queue, "ann") == 40
+
+
+def test_answers_of_many_networks_are_bounded_and_others_stay(demo, monkeypatch):
+    monkeypatch.setattr(fair_queue, "MOST_UNREAD", 100)
+    queue = fair(demo, Limits(owner_events=20))
+    for number in range(10):
+        answered(queue, "10.0.0.1", f"ann{number}")
+    for number in range(1000):
+        answered(queue, f"2001:db8:66:{number}::1", f"bob{number}")
+    assert unread(queue, "bob") <= 2 * (100 + 100) and unread(queue, "ann") == 20
+
+
+def test_who_fetches_answers_gets_them_all(demo):
+    queue = fair(demo, Limits(owner_events=20))
+    for number in range(500):
+        answered(queue, "10.0.0.1", f"ann{number % 3}")
+        messages = queue.pending_messages_per_session[f"ann{number % 3}"]
+        kinds = [messages.get_nowait().msg for _ in range(messages.qsize())]
+        assert kinds[-1] == "process_completed"
+
+
 # -- sessions ------------------------------------------------------------------------------------------
 
 
@@ -196,6 +321,31 @@ def test_when_all_together_are_too_many_who_has_most_gives(demo, monkeypatch):
         look(demo, f"bob{number}", "bob")
     kept = set(demo.state_holder.session_data)
     assert len(kept) == 10 and {"ann0", "ann1", "ann2"} < kept
+
+
+def test_many_networks_of_one_wider_one_push_out_nobody_s_session(demo, monkeypatch):
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 10)
+    fair(demo)
+    for owner in ("ann", "eve", "dan"):
+        look(demo, owner, owner)
+    for number in range(30):
+        look(demo, f"bob{number}", f"2001:db8:66:{number}::/64")
+    kept = set(demo.state_holder.session_data)
+    assert len(kept) == 10 and {"ann", "eve", "dan", "bob29"} < kept
+
+
+def test_a_session_has_a_short_name(demo):
+    queue = fair(demo)
+    for begin in (
+        lambda name: push(queue, "looked", "10.0.0.66", name),
+        lambda name: look(demo, name, "bob"),
+    ):
+        with pytest.raises(HTTPException) as refused:
+            begin("x" * 201)
+        assert refused.value.status_code == 400 and "at most 200 characters" in refused.value.detail
+        begin("x" * 200)
+    assert list(demo.state_holder.session_data) == ["x" * 200]
+    assert list(queue.pending_messages_per_session) == ["x" * 200]
 
 
 def test_a_session_that_waits_for_an_answer_stays(demo):

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
 from gradio_client import Client
+from playwright.sync_api import expect
 
+from rsm_app.jobs.index import folder_bytes
 from rsm_app.jobs.records import Worker
 from rsm_app.jobs.store import RunStore
 from tests.faults.many_runs import finished_run
@@ -19,6 +22,7 @@ from tests.ui.server import Server
 from trainers.processes import process_identity
 
 MB = 2**20
+DOCUMENTS = ("/", "/config", "/runs")
 ANN, BOB = "127.0.0.2", "127.0.0.66"  # Bob is the greedy one
 LIMITS = {
     "RSM_DEVICES": "cpu",
@@ -32,7 +36,7 @@ LIMITS = {
     "RSM_FILES_PER_OWNER_MB": "4",
     "RSM_FILES_MB": "12",
     "RSM_MAX_EVENTS_PER_OWNER": "20",
-    "RSM_MAX_REQUESTS_PER_OWNER": "30",
+    "RSM_MAX_REQUESTS_PER_OWNER": "60",
     "RSM_MAX_REQUESTS_PER_SECOND": "100",
     "RSM_MAX_SESSIONS_PER_OWNER": "40",
     "RSM_MAX_RUN_MEMORY_MB": "3000",
@@ -105,8 +109,8 @@ def working(visitor):
 
 
 def taken_mb(folder):
-    """What the files below a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MB
+    """What the files below a folder take, of which some may be going."""
+    return folder_bytes(folder) / MB
 
 
 def test_starts_and_stops_of_one_visitor_leave_what_another_one_has(store, busy, ann, bob):
@@ -216,7 +220,7 @@ def test_many_sessions_of_one_visitor_take_little_and_end_none_of_another_one_s(
 
 def test_open_requests_of_one_visitor_are_counted(busy, ann, bob):
     beat = b"GET /gradio_api/heartbeat/%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % b"x"
-    with bob.holding(beat, 30) as sockets:
+    with bob.holding(beat, 60) as sockets:
         for one in sockets:
             assert b"200" in one.recv(64)
         answer = bob.get("/config")
@@ -261,3 +265,128 @@ def test_a_program_that_asks_in_a_loop_is_served(server, busy):
         told = client.predict(run=begun["run"], api_name="/run_status")
     assert told["state"] == "queued"
     client.predict(run=begun["run"], api_name="/stop_run")
+
+
+def uploading(visitor):
+    """The events that are sent an uploaded file, and where among their values it is."""
+    config = visitor.get("/config?page=").json
+    (file,) = (part["id"] for part in config["components"] if part["type"] == "file")
+    found = {number: name for name, number in visitor.events.items()}
+    events = [one for one in config["dependencies"] if file in one["inputs"] and one["id"] in found]
+    return {found[one["id"]]: one["inputs"].index(file) for one in events}
+
+
+def with_upload(visitor, event, position, path):
+    """Send an event with a file in its place; return the answer as text."""
+    values = [*visitor.values[event]]
+    values[values.index("Built-in set")] = "Upload a file"
+    values[position] = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    return json.dumps(visitor.ask(event, values))
+
+
+def test_no_event_makes_the_server_fetch_an_address(cache, ann, bob):
+    """Of the web or of this machine; a file that was uploaded is read."""
+    addresses = ("https://example.org/a.txt", f"http://127.0.0.1:{ann.port}/config")
+    found, folders = uploading(bob), set(cache.glob("*"))
+    assert {"preview", "start"} <= set(found)
+    for event, position in found.items():
+        for address in addresses:
+            answer = with_upload(bob, event, position, address)
+            assert "Download the file, then upload it" in answer, (event, address)
+        assert '"success": false' in with_upload(bob, event, position, "HTTPS://example.org/a.txt")
+    assert set(cache.glob("*")) == folders
+    (mine,) = ann.upload(b"a red circle\na blue square\n", "mine.txt").json
+    answer = with_upload(ann, "preview", found["preview"], mine)
+    assert '"success": true' in answer and "did not arrive" not in answer
+
+
+def test_no_address_is_relayed_and_own_files_are_served(ann, bob):
+    for form in ("file=https://example.org/a", "file=http:%2f%2fexample.org/a", "file/http://example.org/a"):
+        assert bob.get(f"/gradio_api/{form}").status == 404, form
+    for form in ("file=HtTpS://example.org/a", "file=%68ttp://example.org/a", "file=http%253A//x"):
+        assert bob.get(f"/gradio_api/{form}").status == 404, form
+    assert bob.request("HEAD", "/gradio_api/file=https://example.org/a").status == 404
+    (mine,) = ann.upload(b"a red circle\n", "http.txt").json
+    assert ann.get(f"/gradio_api/file={mine}").body == b"a red circle\n"
+
+
+def pasted(visitor, text):
+    """What the page sends to look at a form with pasted prompts."""
+    values = [*visitor.values["preview"]]
+    source = values.index("Built-in set")
+    values[source], values[source + 2] = "Paste", text
+    return values
+
+
+def test_bodies_of_very_many_parts_take_neither_time_nor_memory(server, busy, ann, bob):
+    """A megabyte of prompts in which there are as many brackets is read."""
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    parts = b",".join([b"[]"] * (MB + MB // 10))
+    body = b'{"data": [%s], "fn_index": %d, "session_hash": "x"}' % (parts, bob.events["preview"])
+    answers = at_once(lambda _: bob.request("POST", "/gradio_api/queue/join", body), 10, 4)
+    assert statuses(answers) <= {413, 429} and any("values" in answer.json["detail"] for answer in answers)
+    assert process.memory_info().rss - before < 100 * MB
+    text = 'a red circle, [a] {blue} "square"\n' * 28000
+    assert ann.ask("preview", pasted(ann, text))["success"]
+    assert "at most 30000 prompts here" in json.dumps(ann.ask("preview", pasted(ann, "[],{}\n" * 30001)))
+    working(ann)
+
+
+def test_answers_that_one_visitor_never_fetches_are_dropped_and_another_one_s_kept(ann, bob):
+    for number in range(15):
+        assert ann.join("poll", session=f"ann-{number}").status == 200
+    for number in range(150):
+        wait_for(
+            lambda number=number: bob.join("poll", session=f"bob-{number % 2}").status == 200, 30, "room"
+        )
+    wait_for(lambda: ann.get("/gradio_api/queue/status").json["queue_size"] == 0, 30, "all answers")
+    streams = [bob.get(f"/gradio_api/queue/data?session_hash=bob-{number}").body for number in range(2)]
+    assert sum(stream.count(b"process_completed") for stream in streams) <= 20
+    for number in range(15):
+        stream = ann.get(f"/gradio_api/queue/data?session_hash=ann-{number}").body
+        assert stream.count(b"process_completed") == 1, number
+
+
+def test_a_visitor_with_many_networks_has_a_few_shares_of_the_queue(server, busy, ann, bob):
+    """Twelve networks of one subscriber; somebody of another one is served beside them."""
+    for number in range(12):
+        other = Greedy(server.port, "127.0.0.1", f"2001:db8:66:{number}::1", bob.events, bob.values)
+        answers = at_once(lambda _, other=other: other.join("_draw_field"), 20, 4)
+    assert 429 in statuses(answers), "the last network finds no room"
+    assert ann.get("/gradio_api/queue/status").json["queue_size"] <= 4 * 20
+    eve = Greedy(server.port, "127.0.0.1", "2001:db8:77::1", bob.events, bob.values)
+    for visitor in (ann, eve):
+        working(visitor)
+        assert visitor.ask("_draw_field")["success"]
+    wait_for(lambda: ann.get("/gradio_api/queue/status").json["queue_size"] == 0, 120, "the flood's end")
+
+
+def test_pages_of_one_visitor_take_turns_and_another_one_is_served_meanwhile(busy, ann, bob):
+    found = []
+    flood = threading.Thread(
+        target=lambda: found.extend(at_once(lambda n: bob.get(DOCUMENTS[n % 3]), 60, 50))
+    )
+    flood.start()
+    working(ann)
+    assert flood.is_alive(), "ten at once, then five a second"
+    assert ann.get("/").status == 200
+    flood.join()
+    assert statuses(found) == {200}
+
+
+def test_five_tabs_that_are_opened_and_reloaded_at_once_all_come(server, browser):
+    """Each in a browser of its own, as one keeps only six connections to a server without HTTP/2."""
+    contexts, refused = [browser.new_context() for _ in range(5)], []
+    tabs = [context.new_page() for context in contexts]
+    for tab in tabs:
+        tab.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
+    for change in ("location.href = address", "location.reload()"):
+        for tab in tabs:
+            tab.evaluate(f"address => {{ {change} }}", server.url)
+        for tab in tabs:
+            expect(tab.locator("#start")).to_be_visible(timeout=40_000)
+            expect(tab.locator("#preflight .rsm-preflight")).to_be_visible(timeout=40_000)
+    for context in contexts:
+        context.close()
+    assert not refused

@@ -114,6 +114,22 @@ def test_other_uploads_are_refused_below_the_prompts_without_a_path(name, conten
     assert sentence in found and place == field_problems.PROMPTS and str(tmp_path) not in found
 
 
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
+    """Whatever has put it there; one that is as large as it may be is read."""
+    huge, most = tmp_path / "huge.txt", tmp_path / "most.txt"
+    with huge.open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk, and more memory than there is
+    sent = filled(prompt_source=form.FILE, upload=str(huge))
+    assert form.prompt_count(sent) == 0
+    with pytest.raises(field_problems.FormError) as refused:
+        form.check(sent)
+    ((found, place),) = refused.value.found.items()
+    assert found == "huge.txt is larger than 1 MB; use fewer prompts." and place == field_problems.PROMPTS
+    line = "a red circle\n"
+    most.write_text(line * (form.MAX_UPLOAD_BYTES // len(line)))
+    assert form.check(filled(prompt_source=form.FILE, upload=str(most)))[1].startswith(line)
+
+
 def test_the_page_takes_every_form_that_it_reads():
     assert {".csv", ".tsv", ".json", ".jsonl", ".txt"} <= set(form.UPLOADS) and ".parquet" not in form.UPLOADS
 
