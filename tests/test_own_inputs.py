@@ -243,17 +243,22 @@ def test_a_large_package_beside_a_reward_is_recorded_as_one(reward, tmp_path):
         reopen(folder.path)
 
 
-def test_names_of_files_need_not_be_text(tmp_path):
+def test_names_of_prompts_and_rewards_need_not_be_text(tmp_path, capsys):
     """Any bytes may name a file; a settings file of JSON keeps them as halves of surrogate pairs."""
     place = tmp_path / os.fsdecode(b"caf\xe9")
     try:
-        shutil.copytree(asset_root() / "tiny-flow", place / "model")
+        place.mkdir()
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (place / "model" / "call.json").unlink(missing_ok=True)
-    values = {"heldout_prompts": "shapes-heldout", "prompts": "shapes-train"}
-    begun(tmp_path, model=str(place / "model"), **values)
+    (place / "held.txt").write_text("\n".join(HELD))
+    (place / "mine.py").write_text("def f(images, prompts):\n    return images.mean((1, 2, 3))\n")
+    begun(tmp_path, heldout_prompts=str(place / "held.txt"), reward=f"{place / 'mine.py'}:f")
     _, config = reopen(tmp_path / "run")
-    assert config.model == str(place / "model")
+    assert config.reward == f"{place / 'mine.py'}:f"
     assert main(["resume", str(tmp_path / "run")]) == 0
-    assert all("\udce9" not in str(value) for value in RunFolder(tmp_path / "run").read_config().values())
+    shown = RunFolder(tmp_path / "run").read_config().values()
+    assert all("\udce9" not in str(value) for value in shown), "no page, database or network takes it"
+    words = ["--reward", "brightness", "--estimator", "grpo", "--dry-run"]
+    shutil.copytree(asset_root() / "tiny-flow", place / "model")
+    assert main(["train", "--model", str(place / "model"), *words]) == 2
+    assert "has bytes that are no UTF-8, at which safetensors opens no file" in capsys.readouterr().err

@@ -7,7 +7,6 @@ screen, a traceback to a run's ``log.txt``, or to the screen with ``RSM_DEBUG=1`
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -36,7 +35,7 @@ from trainers.preflight import obstacles, prompt_problems
 from trainers.presets import build_config, changed_settings
 from trainers.prompts import load_prompts
 from trainers.rewards import REWARDS
-from trainers.run_folder import RunFolder, read_json
+from trainers.run_folder import RunFolder, append_log, read_json
 from trainers.run_lock import hold
 from trainers.terminal import prepare_output, report, say
 from trainers.tracking import add_export
@@ -265,8 +264,7 @@ def _work(folder: RunFolder, config: RunConfig) -> int:
             status = Session(folder, config, bar.show, interruption, ranks=ranks, on_note=bar.note).run()
             leave(ranks)
         except BaseException as error:
-            with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as log:
-                log.write(last_traceback())
+            append_log(folder.log, last_traceback())
             if isinstance(error, (StudioError, KeyboardInterrupt)):
                 raise
             report(f"Error: {explain(error)} Details: {folder.log}")

@@ -289,6 +289,12 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
+def append_log(path: Path, text: str) -> None:
+    """Append text to a log, whatever it holds; a log that cannot be written ends no run."""
+    with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", errors="backslashreplace") as log:
+        log.write(text)
+
+
 def write_json(path: Path, record: dict) -> None:
     """Write an object as an indented JSON file, atomically; errors as in ``atomic_write``."""
     atomic_write(path, json.dumps(record, indent=2) + "\n")

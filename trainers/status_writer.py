@@ -11,7 +11,7 @@ import psutil
 
 from trainers.errors import FaultError
 from trainers.processes import process_identity
-from trainers.run_folder import HEARTBEAT_SECONDS, RunFolder, RunStatus
+from trainers.run_folder import HEARTBEAT_SECONDS, RunFolder, RunStatus, append_log
 
 Listener = Callable[[RunStatus], None]
 
@@ -75,5 +75,4 @@ class StatusWriter:
 
     def log(self, text: str) -> None:
         """Append a dated line to the run's log."""
-        with contextlib.suppress(OSError), open(self._folder.log, "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        append_log(self._folder.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

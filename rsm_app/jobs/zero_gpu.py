@@ -25,7 +25,7 @@ from trainers.errors import FaultError, InputError, StudioError
 from trainers.lending import on_zero_gpu
 from trainers.opening import start
 from trainers.processes import process_identity
-from trainers.run_folder import RunFolder
+from trainers.run_folder import RunFolder, append_log
 
 SECONDS = "RSM_ZERO_GPU_SECONDS"
 _USUAL_SECONDS = 60.0
@@ -93,8 +93,7 @@ def _work(run: Run, worker: Worker) -> None:
         code, words = error.exit_code, str(error)
     except Exception as error:  # whatever the lender says, and in its own types
         code, words = 1, f"No GPU was lent, or it was taken away: {error}. Resume the run to go on."
-    with contextlib.suppress(OSError), open(run.worker_log, "a", encoding="utf-8") as log:
-        log.write(f"Error: {words}\n" if words else "")
+    append_log(run.worker_log, f"Error: {words}\n" if words else "")
     _note_end(run, worker, code)
 
 
@@ -136,8 +135,7 @@ def _chunk(path: str, seconds: float, limits: dict) -> tuple[int, str]:
     except StudioError as error:
         return error.exit_code, str(error)
     except Exception as error:
-        with contextlib.suppress(OSError), open(RunFolder(path).log, "a", encoding="utf-8") as log:
-            log.write(last_traceback())
+        append_log(RunFolder(path).log, last_traceback())
         return 1, explain(error)
     return 0, ""
 

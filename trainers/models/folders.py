@@ -17,10 +17,12 @@ from trainers.models.single_file import WEIGHT_FILES, file_sentence, folder_sent
 from trainers.models.small_files import small_file_problem
 from trainers.models.variants import SAFE, loaded, variant_of, variant_sentence, weight_names
 from trainers.paths import path_of
+from trainers.terminal import printable
 
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 _POINTER = b"version https://git-lfs"
 MAX_CONFIG_BYTES = 4 * 2**20
 _UNREADABLE = "The file {} cannot be read; fetch the model anew."
@@ -61,6 +63,11 @@ def read_index(folder: Path, name: str) -> tuple[dict[str, Any], list[str]]:
     if "://" in name:
         return {}, [
             f"'{name}' is an address. Name a Hub id, such as owner/name, or a folder of this machine."
+        ]
+    if _NO_TEXT.search(str(folder)):
+        return {}, [
+            f"The path of the model '{printable(name)}' has bytes that are no UTF-8, at which safetensors "
+            "opens no file. Give it another name."
         ]
     if folder.is_file():
         return {}, [file_sentence(folder)]
