@@ -26,7 +26,7 @@ def nothing_kept():
 def snapshot(folder, tmp_path, monkeypatch):
     """The folder as a model of the Hub in this machine's cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    place = tmp_path / "hub" / "models--owner--model"
+    place = tmp_path / "hub" / "models--owner--tiny-diffusion-copy"
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text("0" * 40)
     return Path(shutil.copytree(folder, place / "snapshots" / ("0" * 40)))
@@ -49,7 +49,7 @@ def test_a_part_of_a_tokenizer_counts_nothing_and_is_not_remembered(there, folde
     for path in (snapshot / "tokenizer").iterdir():
         if path.name not in there:
             path.unlink()
-    spec = MODELS.get("owner/model")
+    spec = MODELS.get("owner/tiny-diffusion-copy")
     assert tokens_of(spec, PROMPTS) is None
     shutil.copytree(folder / "tokenizer", snapshot / "tokenizer", dirs_exist_ok=True)
     assert tokens_of(spec, PROMPTS).lengths == known()
@@ -58,10 +58,10 @@ def test_a_part_of_a_tokenizer_counts_nothing_and_is_not_remembered(there, folde
 def test_a_model_of_the_hub_without_weights_here_is_not_held_against_a_lora(snapshot):
     """As the look at its small files leaves the cache; the LoRA is compared once the model is loaded."""
     header = Header({"unet.nothing.lora_A.weight": (4, 4), "unet.nothing.lora_B.weight": (4, 4)}, {})
-    assert "which this base model does not have" in base_misfits(header, "owner/model")[0]
+    assert "which this base model does not have" in base_misfits(header, "owner/tiny-diffusion-copy")[0]
     for weights in snapshot.rglob("*.safetensors"):
         weights.unlink()
-    assert base_misfits(header, "owner/model") == []
+    assert base_misfits(header, "owner/tiny-diffusion-copy") == []
 
 
 @pytest.mark.parametrize("kind", ["AutoTokenizer", "CLIPTokenizer", "AutoModel", "pipeline"])

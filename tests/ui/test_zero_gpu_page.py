@@ -8,14 +8,14 @@ import pytest
 from playwright.sync_api import expect
 
 from rsm_app.jobs.store import RunStore
-from tests.jobs.small_runs import end_workers
+from tests.jobs.small_runs import end_workers, wait_for
 from tests.ui.conftest import watch
 from tests.ui.server import ROOT, Server
 from tests.ui.steps import expect_result, expect_state, fill_small, open_page, press_start
 
 # Gradio asks the Hub and a server of fonts for things on a Space; where there is no network it does without.
 _OUTSIDE = re.compile(r"(failed|\d+): https://|console: (Failed to load resource|Space not found)")
-UPDATES = {"ann": 60, "bob": 6}
+UPDATES = {"ann": 100, "bob": 6}
 VISITORS = {"ann": "10.0.0.1", "bob": "10.0.0.2"}
 
 
@@ -68,8 +68,9 @@ def test_two_visitors_share_the_lent_gpu_one_after_the_other(pages, store, place
         ann, max_updates=UPDATES["ann"], eval_prompts=4
     )  # long enough for the other to be seen waiting
     fill_small(bob, max_updates=UPDATES["bob"], eval_prompts=4)
-    first = press_start(ann)
-    second = press_start(bob)
+    ann.locator("#start").click()
+    first = wait_for(lambda: next(iter(store.names()), None), what="the first run")
+    second = press_start(bob)  # at once: nobody waits for Ann's page to show her run
     expect_state(bob, "queued")
     expect(bob.locator("#run-status .rsm-message")).to_contain_text("Position 1 of 1 in the queue")
     assert store.run(first).status().state != "queued"
