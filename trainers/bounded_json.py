@@ -30,7 +30,7 @@ _LOOKED_BACK = 256  # bytes before what is new, by which a replaced file is know
 MOST_SAMPLED = 8192  # lines of a longer file that are kept at least
 _DIGITS = 18  # of a whole number; more may not fit into 64 bits
 _NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_json(data: bytes, as_written: bool = False) -> Any:
@@ -248,7 +248,7 @@ def _whole(digits: str) -> int | float:
 
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
+        return HALF_SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
         return [_without_surrogates(part) for part in value]
     if isinstance(value, dict):

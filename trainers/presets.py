@@ -25,6 +25,7 @@ from trainers.rewards import REWARDS, parse_mixture
 from trainers.rewards.own import resolved
 from trainers.rewards.remote import endpoint_problems
 
+NO_BRANCHES = "'branches' needs at least one step with 2 or more branches."
 # Their updates take less than half as long as those of other rows, and looks are to take no larger share.
 _QUICK: Mapping[str, Any] = {"probe_every": 10}
 
@@ -174,7 +175,7 @@ def _branch_problems(config: RunConfig) -> list[str]:
     """Say what is wrong with the branches of a method that branches; other methods read none."""
     found = []
     if not any(config.branches):
-        found.append("'branches' needs at least one step with 2 or more branches.")
+        found.append(NO_BRANCHES)
     if len(config.branches) > config.rollout_steps:
         found.append(
             f"'branches' lists {len(config.branches)} steps but a rollout has {config.rollout_steps}."

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainers.bounded_json import HALF_SURROGATE
 from trainers.errors import InputError
 
 KEYS = ("prompt", "prompts", "caption", "captions", "text")  # the first one that is there holds the prompt
@@ -38,7 +39,6 @@ _MARKS = (  # longest first: UTF-32's mark begins with UTF-16's
 _LINE_END = re.compile("\r\n|\n|\r")
 _INNER_BREAKS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def read_text(text: str, origin: str, ending: str = "") -> list[PromptRow]:
             f"{origin} holds bytes that are no text, so it is no prompt file; save it as UTF-8 text."
         )
     rows = _reader(text, ending)(text, origin)
-    if broken := [row for row in rows if _LONE_SURROGATE.search(row.prompt)][:3]:
+    if broken := [row for row in rows if HALF_SURROGATE.search(row.prompt)][:3]:
         told = "{} {} of {} holds half a character (a lone surrogate); write it anew."
         raise InputError(*(told.format(row.unit, row.number, origin) for row in broken))
     return rows

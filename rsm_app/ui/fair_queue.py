@@ -35,9 +35,8 @@ from rsm_app.ui.request_bodies import SIZE
 from rsm_app.ui.sessions import Sessions, require_name
 
 _MOST_OWNERS = 10000
-_AGAIN_SECONDS = (
-    0.05  # after which a queue that is stuck is looked through though nothing seems to have changed
-)
+# After which a queue that is stuck is looked through though nothing seems to have changed.
+_AGAIN_SECONDS = 0.05
 MOST_BYTES, MOST_BYTES_OF_ONE = 256 * 2**20, 32 * 2**20  # of what waiting events were sent with
 MOST_UNREAD = 1000  # answers of all sessions
 _MOST_NOTICES = 20  # unread messages of a session beyond which it is told no more how it stands

@@ -14,6 +14,7 @@ from trainers.coercion import from_mapping
 from trainers.custom import CUSTOM
 from trainers.errors import InputError
 from trainers.methods import METHODS
+from trainers.presets import NO_BRANCHES
 from trainers.registry import nearest
 
 STEPS = 25
@@ -173,7 +174,7 @@ def branches_of(branching: str, text: str = "") -> tuple[int, ...]:
     if branching == CUSTOM:
         branches = from_mapping({"branches": text, "rollout_steps": 200}).branches
         if not any(branches):
-            raise InputError("'branches' needs at least one step with 2 or more branches.")
+            raise InputError(NO_BRANCHES)
         if len(branches) > noisy:
             raise InputError(
                 f"Only {noisy} of the {STEPS} steps inject noise, but {len(branches)} are listed."

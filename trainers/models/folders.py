@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trainers.bounded_json import parse_json, read_json
+from trainers.bounded_json import HALF_SURROGATE, parse_json, read_json
 from trainers.models.families import FAMILIES, supported
 from trainers.models.part_configs import OPTIONAL, extra_parts, index_problems, needed_parts, part_problems
 from trainers.models.single_file import WEIGHT_FILES, file_sentence, folder_sentence
@@ -22,7 +22,6 @@ from trainers.terminal import printable
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_NO_TEXT = re.compile("[\ud800-\udfff]")
 _POINTER = b"version https://git-lfs"
 MAX_CONFIG_BYTES = 4 * 2**20
 _UNREADABLE = "The file {} cannot be read; fetch the model anew."
@@ -64,7 +63,7 @@ def read_index(folder: Path, name: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [
             f"'{name}' is an address. Name a Hub id, such as owner/name, or a folder of this machine."
         ]
-    if _NO_TEXT.search(str(folder)):
+    if HALF_SURROGATE.search(str(folder)):
         return {}, [
             f"The path of the model '{printable(name)}' has bytes that are no UTF-8, at which safetensors "
             "opens no file. Give it another name."

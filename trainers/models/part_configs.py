@@ -61,12 +61,11 @@ def index_problems(index: Mapping[str, Any], name: str) -> list[str]:
         for part, value in index.items()
         if not part.startswith("_")
         and (isinstance(value, list) or part in OPTIONAL)
-        and not (re.fullmatch(r"\w+", part) and isinstance(value, list) and _pair(value))
+        and not (re.fullmatch(r"\w+", part) and _pair(value))
     ]
     needed = needed_parts(family)
-    if _named(index.get("text_encoder_3")):
-        needed += ("tokenizer_3",)
-    for part in needed:
+    needed += tuple(way.tokenizer for way in family.reads if _named(index.get(way.encoder)))
+    for part in dict.fromkeys(needed):
         if not _named(index.get(part)):
             found.append(
                 f"The model '{name}' has no {part}: its model_index.json names none. Choose a checkpoint "
@@ -97,12 +96,16 @@ def extra_parts(family: Family) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in reads if part not in needed_parts(family)))
 
 
-def _pair(value: list) -> bool:
-    return len(value) == 2 and all(part is None or isinstance(part, str) for part in value)
+def _pair(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(part is None or isinstance(part, str) for part in value)
+    )
 
 
 def _named(value: object) -> bool:
-    return isinstance(value, list) and _pair(value) and all(value)
+    return _pair(value) and all(value)
 
 
 def _quantized(index, config_of: Configs, family: Family, name: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ import copy
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -176,9 +177,7 @@ def _imported(file: Path) -> ModuleType:
     imported and this one would take for its own neighbors is put out of the way first.
     """
     folder = file.resolve().parent
-    name = (
-        f"own_reward_{file.stem}_{hashlib.sha256(str(file).encode(errors='surrogateescape')).hexdigest()[:8]}"
-    )
+    name = f"own_reward_{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     _folders.setdefault(folder, frozenset(sys.modules))
