@@ -1,5 +1,6 @@
 """Several processes on one run do what one process would do, and leave a failed rollout together."""
 
+import contextlib
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from trainers.core.share import WHOLE, Share
 from trainers.errors import FaultError, InputError
 from trainers.interruption import StopRequested
 from trainers.loop import Trainer
+from trainers.ranks import ALONE, PeerGone, Ranks
 
 SEVERAL_UPDATES = (
     "rsm_zeroth_order_flow",
@@ -159,6 +161,48 @@ def test_a_failure_after_the_last_message_is_told_with_the_next_order():
         return list(ranks[1].orders())
 
     assert side_by_side([leader, follower]) == [None, []]
+
+
+class Deserted(Ranks):
+    """The first of two processes, whose other one was killed."""
+
+    def __init__(self):
+        super().__init__(0, 2)
+
+    def _gather(self, message):
+        with self._answers():
+            raise RuntimeError("Connection closed by peer")
+
+
+@pytest.mark.parametrize("met", [False, True])
+def test_a_stop_request_beside_a_dead_process_is_its_death(met):
+    ranks = Deserted()
+    place = ranks.together() if met else contextlib.nullcontext()
+    with pytest.raises(PeerGone, match="Another process of this run"), ranks.confirming_stop(), place:
+        raise StopRequested
+
+
+@pytest.mark.parametrize("late", [None, FaultError("late"), StopRequested(), MemoryError()])
+def test_a_stop_request_beside_a_living_process_is_a_stop_request(late):
+    ranks = threads_of(2)
+
+    def leader():
+        with pytest.raises(StopRequested), ranks[0].confirming_stop():
+            raise StopRequested
+        ranks[0].order("end")
+
+    def follower():
+        if late is not None:
+            with pytest.raises(type(late)), ranks[1].together():
+                raise late
+        return [name for name, _ in ranks[1].orders()]
+
+    assert side_by_side([leader, follower]) == [None, ["confirm"] if late is None else []]
+
+
+def test_a_stop_request_of_the_only_process_is_a_stop_request():
+    with pytest.raises(StopRequested), ALONE.confirming_stop():
+        raise StopRequested
 
 
 @pytest.mark.parametrize("total", [0, 1, 5, 8, 24])

@@ -26,6 +26,7 @@ from trainers.launch import launched
 
 # The others wait as long as the first one draws its comparison; a process that dies is noticed at once.
 _PATIENCE = timedelta(days=7)
+CONFIRM = "confirm"  # an order that asks for nothing but an answer
 _GONE = (
     "Another process of this run ended without a word: it was killed, often because memory ran out, or its "
     "machine went down. Resume the run; what was saved is intact."
@@ -111,6 +112,33 @@ class Ranks:
                 with contextlib.suppress(PeerGone):
                     self._gather((None, _portable(error)))
             raise
+
+    @contextlib.contextmanager
+    def confirming_stop(self) -> Iterator[None]:
+        """Run a body of the first process that a stop request may end, if the others are there to be stopped.
+
+        A launcher answers the death of one process with a SIGTERM to the others, which reads like a stop
+        request and may come before the broken connection is met.
+
+        Raises:
+            PeerGone: A stop request ended the body, and another process has died.
+        """
+        try:
+            yield
+        except StopRequested:
+            with contextlib.suppress(MemoryError, StopRequested, OutOfTime):
+                self._confirm()
+            raise
+
+    def _confirm(self) -> None:
+        if self._gone:
+            raise PeerGone(_GONE)
+        try:
+            self.order(CONFIRM)
+        except PeerGone:
+            raise
+        except StudioError:
+            return  # what another process met; the stop came before it
 
     def order(self, name: str, payload: Any = None) -> None:
         """Say what is to be done next, if this process leads and the others are there.

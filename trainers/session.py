@@ -106,7 +106,8 @@ class Session:
             StudioError: The run failed; the status says so and everything saved so far stays.
         """
         try:
-            self._work()
+            with self.ranks.confirming_stop():
+                self._work()
         except StopRequested:
             self._stopped(f"Stopped before the comparison could be drawn; {self._kept_words()}")
         except OutOfTime:
@@ -211,8 +212,9 @@ class Session:
         while not stopped and not self._training_done(trainer):
             undo = trainer.checkpoint()
             try:
-                self._probes.look(trainer, self.used_seconds)
-                self._one_rollout(trainer, undo)
+                with self.ranks.confirming_stop():
+                    self._probes.look(trainer, self.used_seconds)
+                    self._one_rollout(trainer, undo)
             except (StopRequested, OutOfTime) as end:
                 _undo(trainer, undo)
                 if isinstance(end, OutOfTime):

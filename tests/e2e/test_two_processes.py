@@ -111,10 +111,14 @@ def test_a_stopped_run_of_two_processes_ends_with_its_results(tmp_path):
 
 
 def test_a_dead_process_ends_the_run_with_a_sentence(tmp_path):
+    """Also when the launcher's SIGTERM comes before the first process meets the broken connection."""
     with two_processes(tmp_path / "two", **ENDLESS) as (process, folder):
         wait_for(lambda: len(folder.read_metrics()) >= 2, process, folder.path)
         first, second = workers(process)
+        first.suspend()
         second.kill()
+        first.terminate()
+        first.resume()
         assert process.wait(60) != 0
         assert gone(first)
     status = folder.status()
