@@ -1,10 +1,14 @@
 """Every known kind of failure is one sentence that says what to do; the errors are real ones."""
 
+import ctypes
 import errno
+import importlib.machinery
 import os
 import socket
+import struct
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,6 +133,42 @@ def test_known_failures(action, sentence):
     error = caught(action)
     assert explain(error) == known_cause(error) == sentence
     assert out_of_memory(error) == (sentence == failures.MEMORY)
+
+
+def unmappable(folder):
+    """Return a shared library whose last segment asks for more memory than there are addresses."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    known = next(line.split()[-1] for line in lines if line.endswith("/libc.so.6"))
+    data = bytearray(Path(known).read_bytes())
+    start, width, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
+    headers = range(start, start + width * count, width)
+    last = [at for at in headers if struct.unpack_from("<I", data, at)[0] == 1][-1]  # 1: PT_LOAD
+    struct.pack_into("<Q", data, last + 40, 2**50)  # p_memsz
+    file = folder / f"unmappable{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    file.write_bytes(data)
+    return file
+
+
+def test_a_library_that_finds_no_room_says_what_may_lack(tmp_path, monkeypatch):
+    file = unmappable(tmp_path)
+    loaded = caught(lambda: ctypes.CDLL(str(file)))
+    monkeypatch.syspath_prepend(tmp_path)
+    imported = caught(lambda: importlib.import_module("unmappable"))
+    assert isinstance(loaded, OSError) and isinstance(imported, ImportError)
+    assert explain(loaded) == explain(imported) == failures.LIBRARY
+    assert explain(ImportError("cannot import name 'a'")).startswith("The run ended with an unexpected")
+
+
+@pytest.mark.parametrize(
+    ("words", "memory"),
+    [
+        ("could not create a primitive", True),
+        ("std::bad_alloc", True),
+        ("could not create a primitive descriptor for a matmul primitive", False),
+    ],
+)
+def test_a_library_without_room_for_its_buffers_lacks_memory(words, memory):
+    assert out_of_memory(RuntimeError(words)) == memory
 
 
 def test_an_unknown_failure_keeps_its_kind_and_words_on_one_line():

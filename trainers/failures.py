@@ -42,6 +42,10 @@ OWN_CODE = (
     "It needs Python code of its own to be loaded, and code that comes with a checkpoint is never run here. "
     "Choose a checkpoint whose classes are part of diffusers and transformers."
 )
+LIBRARY = (
+    "A library of this Python environment could not be loaded: there was not enough memory for it, or the "
+    "environment lies on a disk from which nothing may be run (mount option noexec)."
+)
 DISK = "The disk is full. Free some space, then resume the run; what was saved is intact."
 
 CLOSED = (
@@ -58,7 +62,9 @@ _KINDS = (  # first match wins: a gated repository is also one that was not foun
     (MISSING, {"RepositoryNotFoundError", "EntryNotFoundError", "RevisionNotFoundError"}),
 )
 _CODE_WORD, _BEARER = "trust_remote_code", "Bearer "
-_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_NO_BUFFERS = "could not create a primitive"  # oneDNN; with more words it is an operation that it has not
+_UNMAPPED = ("failed to map segment", "cannot map zero-fill pages", "cannot change memory protections")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -117,10 +123,16 @@ def _kind(error: BaseException) -> str | None:
     for sentence, known in _KINDS:
         if names & known:
             return sentence
-    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS):
+    if isinstance(error, ImportError | OSError) and any(words in str(error) for words in _UNMAPPED):
+        return LIBRARY  # the system's loader does not say why
+    if isinstance(error, RuntimeError) and _of_memory(str(error).lower().strip()):
         return MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DISK
     if isinstance(error, OSError) and error.errno in _CLOSED and isinstance(error.filename, str | bytes):
         return CLOSED.format(os.path.basename(os.fsdecode(error.filename)), error.strerror)
     return MEMORY if isinstance(error, OSError) and error.errno == errno.ENOMEM else None
+
+
+def _of_memory(words: str) -> bool:
+    return words == _NO_BUFFERS or any(known in words for known in _MEMORY_WORDS)

@@ -1,5 +1,6 @@
 """Memory of workers: refused before they start, limited while they work, and given back when none is left."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -111,12 +112,22 @@ def test_what_is_too_large_is_not_queued_and_not_trained_on(store, monkeypatch):
     supervisor.close()
 
 
-def test_a_worker_that_wants_more_than_its_limit_ends_with_a_sentence(store, monkeypatch):
-    """Its limit is set by the system: what is asked here is more than the estimate knows of."""
+GREEDY = """
+import torch
+
+def greedy(images, prompts):
+    return torch.ones(2**32).sum() + images.mean((1, 2, 3))
+"""
+
+
+def test_a_worker_that_wants_more_than_its_limit_ends_with_a_sentence(store, monkeypatch, tmp_path):
+    """The system sets its limit, under which it loads; what an own reward takes no estimate can know."""
     monkeypatch.setenv("RSM_DEVICES", "cpu")
-    monkeypatch.setattr("rsm_app.jobs.permission.memory_problems", lambda *values: [])
-    supervisor = Supervisor(store, Limits(free_mb=1, run_memory_mb=60))
-    run = supervisor.submit(small_config())
+    monkeypatch.setenv("RSM_ALLOW_OWN_CODE", "1")
+    (tmp_path / "mine.py").write_text(GREEDY)
+    config = dataclasses.replace(small_config(), reward=f"{tmp_path / 'mine.py'}:greedy")
+    supervisor = Supervisor(store, Limits(free_mb=1, run_memory_mb=3000))
+    run = supervisor.submit(config)
     wait_for(ended(run), what="the worker's end")
     status = run.status()
     assert status.state == "failed" and "not enough memory" in status.error
