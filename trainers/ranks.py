@@ -26,11 +26,11 @@ from trainers.launch import launched
 
 # The others wait as long as the first one draws its comparison; a process that dies is noticed at once.
 _PATIENCE = timedelta(days=7)
-CONFIRM = "confirm"  # an order that asks for nothing but an answer
 _GONE = (
     "Another process of this run ended without a word: it was killed, often because memory ran out, or its "
     "machine went down. Resume the run; what was saved is intact."
 )
+_MET = (StudioError, MemoryError, StopRequested, OutOfTime)  # what ``exchange`` tells of other processes
 
 
 class PeerGone(FaultError):
@@ -126,19 +126,15 @@ class Ranks:
         try:
             yield
         except StopRequested:
-            with contextlib.suppress(MemoryError, StopRequested, OutOfTime):
-                self._confirm()
+            if self._gone:
+                raise PeerGone(_GONE) from None
+            try:
+                self.order("confirm")  # nothing is to be done, only to be answered
+            except PeerGone:
+                raise
+            except _MET:
+                pass  # the stop came before it
             raise
-
-    def _confirm(self) -> None:
-        if self._gone:
-            raise PeerGone(_GONE)
-        try:
-            self.order(CONFIRM)
-        except PeerGone:
-            raise
-        except StudioError:
-            return  # what another process met; the stop came before it
 
     def order(self, name: str, payload: Any = None) -> None:
         """Say what is to be done next, if this process leads and the others are there.
@@ -155,7 +151,7 @@ class Ranks:
                 name, payload = self.exchange()[0]
             except PeerGone:
                 return
-            except (StudioError, MemoryError, StopRequested, OutOfTime):
+            except _MET:
                 continue  # what somebody met after the last message of an order; the leader acts on it
             if name == "end":
                 return
