@@ -148,9 +148,12 @@ class Index:
         return self._attempt(lambda: self._read(MOVING, ()))
 
     def row(self, run_id: str) -> Row | None:
-        """Return one run, or None when there is no such run."""
-        where, values = _where(ids=(run_id,))
-        return next(iter(self._attempt(lambda: self._read(where, values))), None)
+        """Return one run, or None when there is no such run.
+
+        Its folder is looked at itself: it may have been met before it held a run, or a shell may have changed
+        it, and the next look at all of them can be seconds away.
+        """
+        return self._attempt(lambda: self._read_row(run_id))
 
     def page(
         self,
@@ -237,6 +240,16 @@ class Index:
     def _read(self, where: str, values: tuple, limit: int = -1, scan: bool = False) -> list[Row]:
         self._refresh(scan)
         return self._select(where, values, limit)
+
+    def _read_row(self, run_id: str) -> Row | None:
+        where, values = _where(ids=(run_id,))
+        found = next(iter(self._read(where, values)), None)
+        if found is None and self._store.run(run_id) is None:
+            return None
+        if found is None or found.stamp != stamp(self._store.root / run_id):
+            self._update_row(run_id)
+            found = next(iter(self._select(where, values)), None)
+        return found
 
     def _select(self, where: str, values: tuple, limit: int = -1, offset: int = 0) -> list[Row]:
         query = f"SELECT {', '.join(_COLUMNS)} FROM runs{where} ORDER BY id DESC LIMIT ? OFFSET ?"

@@ -24,7 +24,7 @@ from rsm_app.ui.history import View
 from rsm_app.ui.machine_paths import without_paths
 from rsm_app.ui.offering import offer
 from rsm_app.ui.runs_parts import IDLE_SECONDS, MOVING_SECONDS, PIN, SHARE, UNPIN, UNSHARE, Parts, build_parts
-from trainers.errors import StudioError
+from trainers.errors import InputError, StudioError
 
 _QUIET = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 _ONCE = {**_QUIET, "trigger_mode": "once"}
@@ -257,7 +257,9 @@ class _Page:
 
         def question(run: Run) -> None:
             row = self.supervisor.index.row(self.supervisor.deletable(run.id).id)
-            asked.extend((run.id, run_table.losses(run, row)) if row else ())
+            if row is None:  # deleted this very moment
+                raise InputError(GONE)
+            asked.extend((run.id, run_table.losses(run, row)))
 
         changes = self._act(raw, seen, request, question)
         if asked:

@@ -18,8 +18,12 @@ _STATES = ("succeeded", "succeeded", "stopped", "failed")
 
 
 def finished_run(store: RunStore, number: int) -> Run:
-    """Write the folder of a shared run that has ended, as the app and a worker leave it."""
-    run = Run(store.root / f"20260101-{number:06d}-abcdef")
+    """Write the folder of a shared run that has ended, as the app and a worker leave it.
+
+    It is made out of sight, so that an app that watches the directory meets it as a whole.
+    """
+    name = f"20260101-{number:06d}-abcdef"
+    run = Run(store.root / f".{name}")
     (run.path / "samples").mkdir(parents=True)
     settings = RunConfig().to_json()
     run.request.write_text(settings)
@@ -29,7 +33,7 @@ def finished_run(store: RunStore, number: int) -> Run:
     status = {"state": _STATES[number % 4], "phase": "done", "updates": 16, "heartbeat": 2.0 + number}
     run.folder.status_file.write_text(json.dumps(status))
     run.folder.metrics.write_text('{"step": 1, "reward_mean": 0.5}\n' * 16)
-    return run
+    return Run(run.path.rename(store.root / name))
 
 
 def make_finished_runs(store: RunStore, count: int) -> list[Run]:

@@ -71,6 +71,36 @@ def test_what_came_at_once_is_read_once(store, looked_at, due):
     assert len(looked_at) == 20, "two parts of ten"
 
 
+def test_a_folder_that_was_met_before_it_held_a_run_is_found_by_its_name_at_once(store):
+    index = Index(store)
+    (store.root / "20260101-000001-abcdef").mkdir(parents=True)
+    assert index.rows() == [] and index.row("20260101-000001-abcdef") is None
+    shutil.rmtree(store.root / "20260101-000001-abcdef")
+    index.moving()
+    (store.root / "20260101-000001-abcdef").mkdir()
+    assert index.moving() == [], "the change of the directory is used up while the folder is empty"
+    run = Run(store.root / "20260101-000001-abcdef")
+    run.request.write_text('{"model": "tiny-flow"}')
+    run.job_file.write_text(json.dumps({"owner": "ann", "submitted": 1.0, "ticket": 0, "withdrawn": True}))
+    assert index.row(run.id).state == "stopped"
+
+
+def test_one_run_is_told_as_its_folder_is_now(store):
+    run = withdrawn(store, 0)
+    index = Index(store)
+    assert index.rows()[0].pinned is False
+    run.change_job(pinned=True)
+    assert index.row(run.id).pinned is True
+    shutil.rmtree(run.path)
+    assert index.row(run.id) is None
+
+
+@pytest.mark.parametrize("name", ["", "x", "../runs", ".index", "20260101-000001-abcdef"])
+def test_the_name_of_no_run_has_no_row(store, name):
+    withdrawn(store, 0)
+    assert Index(store).row(name) is None
+
+
 def test_now_and_then_a_part_of_them_is(store, looked_at, due):
     runs = [withdrawn(store, number) for number in range(MANY)]
     index = Index(store)
