@@ -1,7 +1,7 @@
 """Fixtures that every folder of tests may use."""
 
+import contextlib
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 # Tests that run side by side share the cores evenly, and so do the processes they start: two programs whose
 # threads fill the same cores take longer than one after the other. Set before torch counts the cores.
-if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+if "PYTEST_XDIST_WORKER" in os.environ and _CORES:
     _number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-    _cores = sorted(os.sched_getaffinity(0))
-    _mine = _cores[_number :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
-    os.sched_setaffinity(0, _mine or _cores)
+    _mine = _CORES[_number :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    os.sched_setaffinity(0, _mine or _CORES)
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +27,22 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str | None:
-    """Path of an installed Chromium for playwright's `executable_path`; None means playwright's own."""
-    names = (os.environ.get("RSM_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+def every_core():
+    """A context in which started processes may run on every core, for those that fill none for long."""
+
+    @contextlib.contextmanager
+    def unbound():
+        if not _CORES:
+            yield
+            return
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, _CORES)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, own)
+
+    return unbound
 
 
 @pytest.fixture

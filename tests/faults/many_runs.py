@@ -6,6 +6,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rsm_app.jobs.index import Index
@@ -17,10 +18,15 @@ BAR_MS = 100.0
 _STATES = ("succeeded", "succeeded", "stopped", "failed")
 
 
-def finished_run(store: RunStore, number: int) -> Run:
+def finished_run(store: RunStore, number: int, change: Callable[[Run], object] = lambda run: None) -> Run:
     """Write the folder of a shared run that has ended, as the app and a worker leave it.
 
     It is made out of sight, so that an app that watches the directory meets it as a whole.
+
+    Args:
+        store: Where.
+        number: Tells it apart; every fourth has stopped, every fourth failed.
+        change: What makes another run of it while it is out of sight.
     """
     name = f"20260101-{number:06d}-abcdef"
     run = Run(store.root / f".{name}")
@@ -33,6 +39,7 @@ def finished_run(store: RunStore, number: int) -> Run:
     status = {"state": _STATES[number % 4], "phase": "done", "updates": 16, "heartbeat": 2.0 + number}
     run.folder.status_file.write_text(json.dumps(status))
     run.folder.metrics.write_text('{"step": 1, "reward_mean": 0.5}\n' * 16)
+    change(run)
     return Run(run.path.rename(store.root / name))
 
 

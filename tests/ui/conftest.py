@@ -1,5 +1,6 @@
 """One app process, one headless Chromium; every page's console and requests are watched."""
 
+import contextlib
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from playwright.sync_api import sync_playwright
 
 from rsm_app.jobs.store import RunStore
 from tests.jobs.small_runs import end_workers
-from tests.ui.server import BROWSER_ARGUMENTS, Server
+from tests.ui.server import BROWSER_ARGUMENTS, Server, find_chromium
 from tests.ui.steps import PATIENCE_MS
 
 # A page that is left or drawn anew drops whatever it was still fetching: streams, a poll on its way, scripts
@@ -33,8 +34,17 @@ def store(server):
 
 
 @pytest.fixture(scope="session")
-def browser(chromium):
-    with sync_playwright() as playwright:
+def chromium():
+    """Path of an installed Chromium for playwright's `executable_path`; None means playwright's own."""
+    return find_chromium()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium, every_core):
+    """A browser on every core: with one, its many short threads and the app's would starve each other."""
+    with contextlib.ExitStack() as stack:
+        with every_core():
+            playwright = stack.enter_context(sync_playwright())
         running = playwright.chromium.launch(executable_path=chromium, args=BROWSER_ARGUMENTS)
         yield running
         running.close()

@@ -190,12 +190,15 @@ def test_a_run_from_a_shell_is_everybody_s(api):
 
 def test_a_visitor_s_hostile_runs_break_no_list_and_stop_no_poll(server, store, client):
     """60 MB of metrics, half a surrogate pair in the settings and a bomb of a status, all of them shared."""
-    plain, evil = finished_run(store, 900), finished_run(store, 901)
-    settings = json.loads(evil.folder.config.read_text()) | {"judge_question": "\ud800\n```\n\x1b]0;x\x07"}
-    evil.folder.config.write_text(json.dumps(settings))
-    evil.folder.metrics.write_bytes(b"{}\n" * 20_000_000)
-    bomb = finished_run(store, 902)
-    bomb.folder.report.write_bytes(b'{"paired": ' + b"[" * 400_000)
+
+    def spoil(run):
+        settings = json.loads(run.folder.config.read_text()) | {"judge_question": "\ud800\n```\n\x1b]0;x\x07"}
+        run.folder.config.write_text(json.dumps(settings))
+        run.folder.metrics.write_bytes(b"{}\n" * 20_000_000)
+
+    plain, evil = finished_run(store, 900), finished_run(store, 901, spoil)
+    nested = b'{"paired": ' + b"[" * 400_000
+    bomb = finished_run(store, 902, lambda run: run.folder.report.write_bytes(nested))
     process = psutil.Process(server.process.pid)
     page, before = Page.read(server.url, server.port), process.memory_info().rss
     visitors = [Tab(page, Notes(), 0.0, number) for number in range(4)]

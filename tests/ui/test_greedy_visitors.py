@@ -78,25 +78,29 @@ def bob(server):
 def busy(store):
     """Somebody's run that is at work on the only device, so that others wait."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    run = finished_run(store, 1)
     identity = process_identity(process.pid)
-    run.change_job(owner="127.0.0.9", ticket=1)
-    run.write_worker(Worker(1, "cpu", "x", pid=process.pid, pid_identity=identity))
-    status = {"state": "running", "phase": "train", "pid": process.pid, "pid_identity": identity}
-    run.folder.status_file.write_text(json.dumps(status))
-    yield run
+
+    def occupy(run):
+        run.change_job(owner="127.0.0.9", ticket=1)
+        run.write_worker(Worker(1, "cpu", "x", pid=process.pid, pid_identity=identity))
+        status = {"state": "running", "phase": "train", "pid": process.pid, "pid_identity": identity}
+        run.folder.status_file.write_text(json.dumps(status))
+
+    yield finished_run(store, 1, occupy)
     process.kill()
     process.wait()
 
 
 def kept_run(store, owner, number, megabytes=1.0, **job):
     """A finished run of an owner with its files."""
-    run = finished_run(store, number)
-    run.change_job(owner=owner, shared=False, **job)
-    (run.path / "weights").write_bytes(b"x" * int(megabytes * MB))
-    status = {"state": "succeeded", "phase": "done", "started": 1.0, "heartbeat": 2.0 + number}
-    run.folder.status_file.write_text(json.dumps(status))
-    return run
+
+    def keep(run):
+        run.change_job(owner=owner, shared=False, **job)
+        (run.path / "weights").write_bytes(b"x" * int(megabytes * MB))
+        status = {"state": "succeeded", "phase": "done", "started": 1.0, "heartbeat": 2.0 + number}
+        run.folder.status_file.write_text(json.dumps(status))
+
+    return finished_run(store, number, keep)
 
 
 def working(visitor):
@@ -385,8 +389,8 @@ def test_five_tabs_that_are_opened_and_reloaded_at_once_all_come(server, browser
         for tab in tabs:
             tab.evaluate(f"address => {{ {change} }}", server.url)
         for tab in tabs:
-            expect(tab.locator("#start")).to_be_visible(timeout=40_000)
-            expect(tab.locator("#preflight .rsm-preflight")).to_be_visible(timeout=40_000)
+            expect(tab.locator("#start")).to_be_visible()
+            expect(tab.locator("#preflight .rsm-preflight")).to_be_visible()
     for context in contexts:
         context.close()
     assert not refused

@@ -20,7 +20,7 @@ LINES = "#lab-pulls figure svg g[id^=pull-]"
 
 def open_lab(page, server):
     page.goto(f"{server.url}/lab")
-    expect(page.locator(FIELD)).to_be_visible(timeout=90_000)  # the first figure loads torch
+    expect(page.locator(FIELD)).to_be_visible()  # the first figure loads torch
     expect(page.locator(ERRORS)).to_be_visible()
     expect(page.locator(SHARES)).to_have_count(5)
 

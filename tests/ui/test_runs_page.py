@@ -240,9 +240,12 @@ def test_another_owner_s_shared_run_can_be_opened_and_nothing_else(many, page):
 
 def test_a_failed_run_is_tried_again_with_its_settings(many, page):
     server, store = many
-    run = finished_run(store, 103)
-    settings = run.settings() | {"reward": "colorfulness", "seed": 77, "max_updates": 5}
-    run.folder.config.write_text(json.dumps(settings))
+
+    def change(run):
+        settings = run.settings() | {"reward": "colorfulness", "seed": 77, "max_updates": 5}
+        run.folder.config.write_text(json.dumps(settings))
+
+    run = finished_run(store, 103, change)
     open_runs(page, server.url)
     choose(page, run)
     page.locator("#runs-retry").click()

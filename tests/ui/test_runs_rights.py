@@ -20,16 +20,12 @@ def visitor(server):
 
 @pytest.fixture
 def foreign(store):
-    run = finished_run(store, next(_NUMBERS))
-    run.change_job(owner="someone-else")
-    return run
+    return finished_run(store, next(_NUMBERS), lambda run: run.change_job(owner="someone-else"))
 
 
 @pytest.fixture
 def own(store):
-    run = finished_run(store, next(_NUMBERS))
-    run.change_job(owner="127.0.0.1")
-    return run
+    return finished_run(store, next(_NUMBERS), lambda run: run.change_job(owner="127.0.0.1"))
 
 
 def looks_at(run):

@@ -11,7 +11,7 @@ from rsm_app.jobs.store import RunStore
 from tests.jobs.small_runs import end_workers, wait_for
 from tests.ui.conftest import watch
 from tests.ui.server import ROOT, Server
-from tests.ui.steps import expect_result, expect_state, fill_small, open_page, press_start
+from tests.ui.steps import PATIENCE_MS, expect_result, expect_state, fill_small, open_page, press_start
 
 # Gradio asks the Hub and a server of fonts for things on a Space; where there is no network it does without.
 _OUTSIDE = re.compile(r"(failed|\d+): https://|console: (Failed to load resource|Space not found)")
@@ -51,7 +51,7 @@ def pages(browser, server, troubles):
     }
     opened = {}
     for name, context in contexts.items():
-        context.set_default_timeout(40_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("page", lambda page: watch(page, troubles))
         opened[name] = context.new_page()
         open_page(opened[name], server.url)
