@@ -24,6 +24,7 @@ from gradio.server_messages import (
     ProcessGeneratingMessage,
     ProgressMessage,
 )
+from gradio.utils import LRUCache
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -49,6 +50,14 @@ _FULL = "Very many requests are waiting here. Try again in a moment."
 _GAVE_WAY = "Very many requests are waiting here, and most are of your network. Try again in a moment."
 
 
+class _Messages(LRUCache):
+    """The messages of each session; a stream that ends forgets them though another one may have done so."""
+
+    def __delitem__(self, session: str) -> None:
+        if session in self:
+            super().__delitem__(session)
+
+
 class FairQueue(Queue):
     """The queue of one app."""
 
@@ -62,6 +71,7 @@ class FairQueue(Queue):
             blocks=plain.blocks,
             default_concurrency_limit=plain.default_concurrency_limit,
         )
+        self.pending_messages_per_session = _Messages(self.pending_messages_per_session.max_size)
         self._most = limits.owner_events
         self._unread = UnreadAnswers(self.pending_messages_per_session, self._most, MOST_UNREAD)
         self._turns: dict[str, int] = {}

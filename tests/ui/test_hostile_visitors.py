@@ -5,7 +5,9 @@ import http.server
 import itertools
 import json
 import shutil
+import socket
 import threading
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.hub.stand_in import StandIn
 from tests.jobs.small_runs import end_workers, small_config
 from tests.ui.forgeries import ATTACKER, FORGERIES, VICTIM
 from tests.ui.server import BROWSER_ARGUMENTS, Server, free_port
+from tests.ui.steps import PATIENCE_MS
 from tests.ui.visitor import Visitor
 from trainers.run_folder import picture_name, write_json, write_lines
 
@@ -147,18 +150,21 @@ def world(browser, chromium):
 @pytest.fixture
 def tab(world):
     context = world.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(40_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context.new_page()
     context.close()
 
 
 def waiting(store, owner):
     """A run that waits for a device which is not there, so that only somebody's word changes it."""
-    run = finished_run(store, next(_NUMBERS))
-    run.folder.status_file.unlink()
-    run.folder.config.unlink()
-    run.request.write_text(small_config(device="cuda:99").to_json())
-    run.change_job(owner=owner, shared=False, ticket=10**6)
+
+    def queue(run):
+        run.folder.status_file.unlink()
+        run.folder.config.unlink()
+        run.request.write_text(small_config(device="cuda:99").to_json())
+        run.change_job(owner=owner, shared=False, ticket=10**6)
+
+    run = finished_run(store, next(_NUMBERS), queue)
     assert run.status().state == "queued"
     return run
 
@@ -305,6 +311,30 @@ def test_behind_a_proxy_that_is_not_named_the_page_says_that_all_are_one(world, 
     assert "Traceback" not in log.read_text()
 
 
+def test_streams_of_one_session_that_end_together_leave_no_traceback(server):
+    """The first one forgets the session, and so did the app's own limits before the second one ends."""
+    with urllib.request.urlopen(f"{server.url}/config?page=") as answer:
+        events = {str(d["api_name"]): d["id"] for d in json.load(answer)["dependencies"]}
+    body = {"data": [], "fn_index": events["_proxy_notice"], "session_hash": "one-of-many-streams"}
+    asked = urllib.request.Request(
+        f"{server.url}/gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(asked).close()
+    address = ("127.0.0.1", server.port)
+    streams = [socket.create_connection(address, timeout=30) for _ in range(4)]
+    for stream in streams:
+        stream.sendall(
+            b"GET /gradio_api/queue/data?session_hash=one-of-many-streams HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        )
+        assert stream.recv(4096).startswith(b"HTTP/1.1 200")
+    for stream in streams:
+        stream.close()
+    log = server.runs.parent / f"server-{server.port}.txt"
+    for _ in range(20):
+        time.sleep(0.1)
+        assert status_of(server, "/") == 200 and "Traceback" not in log.read_text()
+
+
 def status_of(server, path):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
@@ -325,14 +355,12 @@ def drawn(run):
         line[side] = picture_name(side, 0)
     write_lines(run.folder.pairs, [line])
     write_json(run.folder.report, {"paired": {"mean_gain": 0.2, "n": 1}, "reward": "colorfulness"})
+    run.change_job(owner="127.0.0.1")
 
 
 @pytest.mark.parametrize("deleted", ["in the app", "in a shell"])
 def test_pictures_and_exports_of_a_deleted_run_are_served_no_more(tab, server, store, deleted):
-    run, other = (finished_run(store, next(_NUMBERS)) for _ in range(2))
-    for one in (run, other):
-        drawn(one)
-        one.change_job(owner="127.0.0.1")
+    run, other = (finished_run(store, next(_NUMBERS), drawn) for _ in range(2))
     files = {}
     for one in (run, other):
         with tab.expect_response(lambda answer: "/gradio_api/file=" in answer.url):
