@@ -234,7 +234,9 @@ def test_open_requests_of_one_visitor_are_counted(busy, ann, bob):
 
 
 def test_who_asks_too_often_waits_and_nobody_else(busy, ann, bob):
-    answers = at_once(lambda _: bob.get("/gradio_api/queue/status"), 1500)
+    answers = []
+    while 429 not in statuses(answers) and len(answers) < 9000:  # 400 at once and 100 a second are allowed
+        answers += at_once(lambda _: bob.get("/gradio_api/queue/status"), 1500)
     assert statuses(answers) == {200, 429}
     refused = next(answer for answer in answers if answer.status == 429)
     assert "more often than one may" in refused.json["detail"]
