@@ -28,6 +28,7 @@ def open_page(page: Page, url: str) -> None:
     page.goto(url)
     expect(page.locator("#start")).to_be_enabled()
     expect(page.locator("#run-status section:not([aria-busy])")).to_be_visible()
+    page.wait_for_function("() => window.rsmAttached")  # what its tab kept is in the form
 
 
 def choose(page: Page, group: str, value: str) -> None:
