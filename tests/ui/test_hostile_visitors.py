@@ -294,13 +294,17 @@ def test_no_headers_show_or_stop_another_visitor_s_run(server, store):
     assert shown == 0 and run.status().state == "queued"
 
 
+def proxy_notice(server, session):
+    """An event of the train page that changes nothing, as a browser sends it."""
+    number = Visitor(server.url, "").events["_proxy_notice"]["id"]
+    return json.dumps({"data": [], "fn_index": number, "session_hash": session})
+
+
 def test_behind_a_proxy_that_is_not_named_the_page_says_that_all_are_one(world, server):
-    with urllib.request.urlopen(f"{server.url}/config?page=") as answer:
-        events = {str(d["api_name"]): d["id"] for d in json.load(answer)["dependencies"]}
     connection = http.client.HTTPConnection(
         "127.0.0.1", server.port, timeout=30, source_address=("127.0.0.6", 0)
     )
-    body = json.dumps({"data": [], "fn_index": events["_proxy_notice"], "session_hash": "x"})
+    body = proxy_notice(server, "x")
     headers = {"Content-Type": "application/json", "X-Forwarded-For": VICTIM}
     connection.request("POST", "/gradio_api/run/predict", body, headers)
     told = json.load(connection.getresponse())["data"][0]
@@ -313,11 +317,9 @@ def test_behind_a_proxy_that_is_not_named_the_page_says_that_all_are_one(world, 
 
 def test_streams_of_one_session_that_end_together_leave_no_traceback(server):
     """The first one forgets the session, and so did the app's own limits before the second one ends."""
-    with urllib.request.urlopen(f"{server.url}/config?page=") as answer:
-        events = {str(d["api_name"]): d["id"] for d in json.load(answer)["dependencies"]}
-    body = {"data": [], "fn_index": events["_proxy_notice"], "session_hash": "one-of-many-streams"}
+    body = proxy_notice(server, "one-of-many-streams").encode()
     asked = urllib.request.Request(
-        f"{server.url}/gradio_api/queue/join", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{server.url}/gradio_api/queue/join", body, {"Content-Type": "application/json"}
     )
     urllib.request.urlopen(asked).close()
     address = ("127.0.0.1", server.port)
