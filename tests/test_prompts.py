@@ -1,12 +1,13 @@
 """The built-in prompt sets, and which of them a model and a reward begin with."""
 
+import json
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from rsm_app.jobs.limits import Limits
-from rsm_app.ui import train, tuned
+from rsm_app.ui import fields, train, tuned
 from trainers.config import RunConfig
 from trainers.errors import InputError
 from trainers.models import EMBEDDED, MODELS
@@ -104,49 +105,44 @@ def test_a_mixture_takes_the_sets_of_the_part_that_needs_its_own():
     assert (given.prompts, given.heldout_prompts) == ("ocr-train", "general-heldout")
 
 
-def followed(model, reward, before, budget="90", custom_seconds=240, **limits):
-    """What the page's handler of the three choices answers: settings, prompt set, budget, advanced inputs."""
+def followed(model, reward, before, **limits):
+    """What the page's handler of the three choices answers: settings, and which it proposes to set anew."""
     page = train._Page(SimpleNamespace(limits=Limits(**limits)), None, None, None, "")
-    choices = (model, reward, "", METHOD["flow"], before, False, budget, custom_seconds)
-    _, _, _, _, _, now, prompt_set, choice, seconds, *advanced = page.choose(*choices)
-    return now, prompt_set, (choice, seconds), advanced
-
-
-def chosen(model, reward, before):
-    """``followed`` without the time budget."""
-    now, prompt_set, _, advanced = followed(model, reward, before)
-    return now, prompt_set, advanced
-
-
-def shown(update):
-    """Whether an answer changes its input; Gradio marks one that does not."""
-    return not (isinstance(update, dict) and update.get("__type__") == "update")
+    choices = (model, reward, "", METHOD["flow"], tuned.Followed(("", "", False), before))
+    *_, now, text = page.choose(*choices)
+    proposed = json.loads(text)
+    names = ("prompt set", "budget", "seconds", *fields.ADVANCED)
+    proposed["values"] = {names[int(place)]: value for place, value in proposed["values"].items()}
+    return now.settings, proposed
 
 
 def test_the_page_s_set_follows_model_and_reward_and_else_stays_as_it_was_chosen():
-    first, prompt_set, advanced = chosen("tiny-flow", "brightness", [])
-    assert prompt_set == "shapes-train" and all(map(shown, advanced))
+    def values(*choices):
+        settings, proposed = followed(*choices)
+        return settings, proposed["values"]
+
+    first, proposed = values("tiny-flow", "brightness", [])
+    assert proposed == dict(zip(("prompt set", *fields.ADVANCED), [first[0], *first[2:]], strict=True))
     assert first == tuned.tuned_of(default_config("tiny-flow", METHOD["flow"], "brightness"))
-    large, prompt_set, advanced = chosen("sd35-medium", "pick_score", first)
-    assert prompt_set == "general-train" and "general-heldout" in advanced
-    again, prompt_set, advanced = chosen("sd35-medium", "aesthetic", large)
-    assert again == large and not shown(prompt_set) and not any(map(shown, advanced))
-    spelled, prompt_set, advanced = chosen("sd35-medium", "ocr", large)
-    assert prompt_set == "ocr-train" and "ocr-heldout" in advanced
-    other, prompt_set, advanced = chosen("flux-schnell", "ocr", spelled)
-    assert not shown(prompt_set) and all(map(shown, advanced))
+    large, proposed = values("sd35-medium", "pick_score", first)
+    assert proposed["prompt set"] == "general-train" and proposed["heldout_prompts"] == "general-heldout"
+    again, proposed = values("sd35-medium", "aesthetic", large)
+    assert again == large and proposed == {}
+    spelled, proposed = values("sd35-medium", "ocr", large)
+    assert proposed["prompt set"] == "ocr-train" and proposed["heldout_prompts"] == "ocr-heldout"
+    other, proposed = values("flux-schnell", "ocr", spelled)
+    assert "prompt set" not in proposed and proposed.keys() >= set(fields.ADVANCED)
 
 
-def test_the_time_budget_follows_the_model_unless_it_was_chosen():
+def test_the_time_budget_follows_the_model():
+    def budget(*choices, **limits):
+        settings, proposed = followed(*choices, **limits)
+        return settings, (proposed["budget"], proposed["instead_of"])
+
     tiny = tuned.tuned_of(default_config("tiny-flow", METHOD["flow"], "brightness"))
-    large, _, budget, _ = followed("sd35-medium", "pick_score", tiny)
-    assert tiny[1] == 90.0 and large[1] == 3600.0 and budget == ("custom", 3600.0)
-    _, _, (choice, seconds), _ = followed("tiny-flow", "brightness", large, "custom", 3600)
-    assert choice == "90" and not shown(seconds)
-    for own in (("300", 240), ("custom", 77), ("custom", None), (None, None)):
-        _, _, budget, _ = followed("sd35-medium", "pick_score", tiny, *own)
-        assert not any(map(shown, budget)), own
-    _, _, budget, _ = followed("sd35-large", "pick_score", large, "custom", 3600)
-    assert not any(map(shown, budget))
-    _, _, budget, _ = followed("sd35-medium", "pick_score", tiny, run_seconds=1800)
-    assert budget == ("custom", 1800.0)
+    large, proposed = budget("sd35-medium", "pick_score", tiny)
+    assert tiny[1] == 90.0 and large[1] == 3600.0 and proposed == ({"1": "custom", "2": 3600.0}, 90.0)
+    assert budget("tiny-flow", "brightness", large)[1] == ({"1": "90"}, 3600.0)
+    assert budget("sd35-large", "pick_score", large)[1] == ({}, 3600.0)
+    limited = budget("sd35-medium", "pick_score", tiny, run_seconds=1800)[1]
+    assert limited == ({"1": "custom", "2": 1800.0}, 90.0)

@@ -21,12 +21,12 @@ class FormFiller:
     """Makes updates of the form's components.
 
     In this order: model, reward, source of the prompts, pasted prompts, seed, mixture, estimator, whether
-    every one is listed, notes, spread, tuned settings, prompt set, budget, seconds, the advanced inputs.
+    every one is listed, notes, spread, what is followed, prompt set, budget, seconds, the advanced inputs.
     """
 
-    def __init__(self, choose: Callable[..., list]):
-        """Fill with what the page's ``choose`` shows for three choices."""
-        self._choose = choose
+    def __init__(self, shown: Callable[..., list]):
+        """Fill with what the page's ``shown`` returns for three choices."""
+        self._shown = shown
 
     def nothing(self) -> list:
         """Leave everything as it is."""
@@ -44,9 +44,9 @@ class FormFiller:
         own = config.prompts not in builtin_sets()
         _, seconds, *values = tuned.tuned_of(config)
         reward = config.reward if listed else form.CUSTOM
-        shown = self._choose(config.model, reward, config.reward, config.estimator, [])
+        shown = self._shown(config.model, reward, config.reward, config.estimator)
         mixture = gr.update(value="" if listed else config.reward, visible=not listed)
-        head = shown[6] if own else config.prompts
+        head = shown[5].settings[0] if own else config.prompts
         return [
             *(config.model, reward, form.PASTE if own else form.BUILTIN),
             *(own_prompts(run) if own else gr.skip(), config.seed, mixture, *shown[1:6]),
@@ -70,7 +70,7 @@ class FormFiller:
         return self._of_form(newcomers_form())
 
     def _of_form(self, held: form.Form) -> list:
-        shown = self._choose(held.model, held.reward, held.mixture, held.estimator, [])
+        shown = self._shown(held.model, held.reward, held.mixture, held.estimator)
         mixture = gr.update(value=held.mixture or "", visible=held.reward == form.CUSTOM)
         seconds = gr.update(value=held.custom_seconds, visible=held.budget == form.CUSTOM)
         return [

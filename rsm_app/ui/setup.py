@@ -23,6 +23,8 @@ class Inputs:
     Attributes:
         told: Place (``field_problems.PLACES``) → the line that tells what is wrong there.
         sections: Group → accordion of its advanced settings; the empty name is the one around them all.
+        followed: The ``tuned.Followed`` of what the form shows.
+        proposed: What the settings of other choices would put into ``following``, see ``tuned.proposal``.
         kept: Says that the form holds what it did before the page was loaded anew.
         forget: The way back to the newcomer's settings.
     """
@@ -41,7 +43,8 @@ class Inputs:
     custom_seconds: gr.Number
     seed: gr.Number
     advanced: list
-    tuned: gr.State
+    followed: gr.State
+    proposed: gr.Textbox
     preflight: gr.HTML
     spread: gr.Button
     spread_result: gr.HTML
@@ -60,7 +63,7 @@ class Inputs:
         ]  # fmt: skip
 
     def following(self) -> list:
-        """Return the inputs that follow the choices, in the order of ``tuned.changes``."""
+        """Return the inputs that follow the choices, in the order of ``tuned.proposal``."""
         return [self.prompt_set, self.budget, self.custom_seconds, *self.advanced]
 
 
@@ -93,13 +96,14 @@ def build_form() -> Inputs:
             elem_classes="rsm-plain",
         )
         advanced, sections = fields.build_fields(config, line)
-    followed = gr.State(tuned.tuned_of(config))
+    start_with = tuned.Followed((config.model, config.reward, False), tuned.tuned_of(config))
+    followed = gr.State(start_with), gr.Textbox("", label="Proposed settings", visible="hidden")
     preflight = _build_preflight()
     with gr.Column(elem_id="start-bar"):
         problems = gr.HTML("", elem_id="problems", padding=False)
         start = gr.Button("Start", variant="primary", size="lg", elem_id="start")
     return Inputs(
-        *choices, *prompts, budget, custom, seed, advanced, followed, *preflight, start, problems, told,
+        *choices, *prompts, budget, custom, seed, advanced, *followed, *preflight, start, problems, told,
         {"": whole, **sections}, *kept,
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ class _Page:
         self.supervisor, self.inputs, self.panel = supervisor, inputs, panel
         self.shown_run, self.empty_line = shown_run, empty_line
         self.actions = RunActions(supervisor, panel)
-        self.form_filler = FormFiller(self.choose)
+        self.form_filler = FormFiller(self.shown)
 
     def wire(self, demo: gr.Blocks) -> None:
         """Attach every handler."""
@@ -76,10 +76,12 @@ class _Page:
             **_AS_IT_IS,
         }
         chosen = [
-            form_.mixture, form_.estimator, form_.every, form_.notes, form_.spread_result, form_.tuned,
+            form_.mixture, form_.estimator, form_.every, form_.notes, form_.spread_result, form_.followed,
+        ]  # fmt: skip
+        restored = [
+            form_.model, form_.reward, form_.prompt_source, form_.pasted, form_.seed, *chosen,
             *form_.following(),
         ]  # fmt: skip
-        restored = [form_.model, form_.reward, form_.prompt_source, form_.pasted, form_.seed, *chosen]
         self._wire_form(chosen)
         self._wire_run(poll, restored)
         panel.timer.tick(**poll, trigger_mode="once")
@@ -108,18 +110,18 @@ class _Page:
         preview |= {**_PREVIEW, "trigger_mode": "always_last"}
         form_.pasted.change(None, form_.sent(), js=kept_form.KEEP_TYPED, api_visibility="private")
         choices = [
-            form_.model, form_.reward, form_.mixture, form_.estimator, form_.tuned, form_.every,
-            form_.budget, form_.custom_seconds,
+            form_.model, form_.reward, form_.mixture, form_.estimator, form_.followed, form_.every,
         ]  # fmt: skip
-        gr.on(
-            [form_.model.input, form_.reward.input, form_.mixture.blur, form_.every.input],
-            self.choose, choices, chosen, trigger_mode="always_last", **_QUIET,
-        ).then(**preview)  # fmt: skip
-        # Leaves the list itself alone: it must not move under somebody who goes through it by keyboard.
-        form_.estimator.input(
-            self.choose_estimator, choices, [form_.notes, form_.tuned, *form_.following()],
-            trigger_mode="always_last", **_QUIET,
-        ).then(**preview)  # fmt: skip
+        radios, following = [form_.model, form_.reward, form_.estimator, form_.every], form_.following()
+        # Not by the events of the choice itself: Gradio repeats those when it makes up for a waiting one.
+        moments = [*(radio.select for radio in radios), form_.mixture.input]
+        gr.on(moments, None, following, js=tuned.REMEMBER, api_visibility="private")
+        answered = gr.on(
+            [*(radio.input for radio in radios), form_.mixture.blur],
+            self.choose, choices, [*chosen, form_.proposed], trigger_mode="always_last", **_QUIET,
+        )  # fmt: skip
+        apply = {"inputs": [form_.proposed, *following], "outputs": following, "js": tuned.APPLY}
+        answered.then(None, **apply, api_visibility="private").then(**preview)
         form_.prompt_source.change(
             lambda source: [gr.update(visible=source == name) for name in form.PROMPT_SOURCES],
             form_.prompt_source, [form_.prompt_set, form_.pasted, form_.upload], **_QUIET,
@@ -195,35 +197,43 @@ class _Page:
             return None
         return watch.Sight(run, allowed(run, request), order, at_machine=from_this_machine(request))
 
-    def choose(
-        self,
-        model: str,
-        reward: str,
-        mixture: str,
-        estimator: str,
-        before: list,
-        every: bool = False,
-        budget: str | None = None,
-        custom_seconds: float | None = None,
+    def shown(
+        self, model: str, reward: str, mixture: str, estimator: str | None, every: bool = False
     ) -> list:
-        """Show what fits the three choices, and their tuned settings where these differ from the last."""
+        """Return what the form shows for three choices, and what it has followed then."""
         text = (mixture or "") if reward == form.CUSTOM else reward
         fitting = form.fit(model, text, estimator, every)
-        values = tuned.presets_for(model, fitting.estimator, text, self.supervisor.limits)
+        settings = tuned.presets_for(model, fitting.estimator, text, self.supervisor.limits)
         return [
             gr.update(visible=reward == form.CUSTOM),
             gr.update(choices=fitting.choices, value=fitting.estimator),
             gr.update(info=form.hidden_line(fitting.hidden)),
             fitting.notes,
             gr.update(value="", visible=False),
-            values,
-            *tuned.changes(values, before, tuned.asked_seconds(budget, custom_seconds)),
+            tuned.Followed((model, text, every), settings),
         ]
 
-    def choose_estimator(self, *choices) -> list:
-        """Show what goes with another estimator of the list."""
-        _, _, _, notes, _, *followed = self.choose(*choices)
-        return [notes, *followed]
+    def choose(
+        self,
+        model: str,
+        reward: str,
+        mixture: str,
+        estimator: str | None,
+        before: tuned.Followed,
+        every: bool = False,
+    ) -> list:
+        """Show what fits the three choices, and propose their settings where these differ from the last.
+
+        Another estimator leaves the list itself alone: it must not move under somebody who goes through it by
+        keyboard. The selected one is left alone as long as it fits: another may have been selected since.
+        """
+        box, listed, line, notes, spread, followed = self.shown(model, reward, mixture, estimator, every)
+        if fits := listed["value"] == estimator:
+            del listed["value"]
+        if fits and followed.lists == before.lists:
+            listed = line = spread = gr.skip()
+        proposed = tuned.proposal(followed.settings, before.settings)
+        return [box, listed, line, notes, spread, followed, proposed]
 
     def _told(self) -> list:
         """Return what a look at the form's values changes."""

@@ -1,8 +1,14 @@
-"""What follows the three choices of the train page: prompt set, time budget and advanced settings."""
+"""What follows the three choices of the train page: prompt set, time budget and advanced settings.
+
+The server proposes, the page applies: on a slow server somebody may have typed into a field between a choice
+and its answer, and what was typed last stays.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import gradio as gr
 
@@ -14,6 +20,20 @@ from trainers.methods import METHODS
 from trainers.presets import default_config
 
 BUDGETS = (60, 120, 300, 900)
+FOLLOWING = 3 + len(fields.ADVANCED)
+# What the inputs held at the moment of a choice.
+REMEMBER = f"(...all) => {{ window.rsmHeld = all.slice(0, {FOLLOWING}); return []; }}"
+# An input that holds something else by now was changed by somebody. What is put into one counts as held:
+# the answer to the next choice may be on its way already. The time budget stays unless it is the tuned one.
+APPLY = f"""(proposed, ...all) => {{
+  const now = all.slice(0, {FOLLOWING}), held = window.rsmHeld ??= [...now];
+  const {{values, budget, instead_of}} = JSON.parse(proposed);
+  const seconds = Number(now[1] === '{CUSTOM}' ? now[2] : now[1]);
+  const wanted = seconds === instead_of ? {{...values, ...budget}} : values;
+  const free = (value, place) => place in budget || value === held[place];
+  return now.map((value, place) =>
+    place in wanted && free(value, place) ? (held[place] = wanted[place]) : {{__type__: 'update'}});
+}}"""
 
 
 def budget_options() -> list[tuple[str, str]]:
@@ -28,16 +48,11 @@ def _budget_label(seconds: int) -> str:
 
 def shown_budget(seconds: float) -> list[object]:
     """Return what the choice of the time budget and the field beside it show for so many seconds."""
-    listed = f"{seconds:g}" in [value for _, value in budget_options()]
-    return [f"{seconds:g}", gr.skip()] if listed else [CUSTOM, seconds]
+    return [f"{seconds:g}", gr.skip()] if _is_listed(seconds) else [CUSTOM, seconds]
 
 
-def asked_seconds(budget: str | None, custom_seconds: float | None) -> float | None:
-    """Return the seconds that the two hold, as the browser sent them; None for none."""
-    try:
-        return float(custom_seconds if budget == CUSTOM else budget)
-    except (TypeError, ValueError):
-        return None
+def _is_listed(seconds: float) -> bool:
+    return f"{seconds:g}" in [value for _, value in budget_options()]
 
 
 def tuned_of(config: RunConfig) -> list[object]:
@@ -54,7 +69,20 @@ def presets_for(model: str, estimator: str | None, reward: str, limits: Limits) 
     return [head, limits.within(seconds), *values]
 
 
-def changes(tuned: Sequence[object], before: Sequence[object], asked: float | None) -> list[object]:
+@dataclass(frozen=True)
+class Followed:
+    """What the form has followed: the answer to the last choice.
+
+    Attributes:
+        lists: Model, reward and whether every estimator is listed: what the list of estimators depends on.
+        settings: The tuned settings, see ``tuned_of``.
+    """
+
+    lists: tuple[str, str, bool]
+    settings: list[object]
+
+
+def proposal(tuned: Sequence[object], before: Sequence[object]) -> str:
     """Return what the inputs are to show when other tuned settings take the place of some.
 
     The prompt set is set anew where another fits, all advanced inputs where any of them differs: what
@@ -63,15 +91,18 @@ def changes(tuned: Sequence[object], before: Sequence[object], asked: float | No
     Args:
         tuned: The settings of the new choices.
         before: Those of the choices before; empty for none.
-        asked: The seconds that the form holds.
 
     Returns:
-        Prompt set, choice of the time budget, its field, then the advanced inputs.
+        JSON for ``APPLY``. ``values``: place among prompt set, choice of the time budget, its field and the
+        advanced inputs → value; those that stay are not in it. ``budget``: the same for the time budget, to
+        be set where the form holds ``instead_of`` seconds.
     """
     head, seconds, *values = tuned
     old_head, old_seconds, *old = before or (None, None)
-    return [
-        head if head != old_head else gr.skip(),
-        *(shown_budget(seconds) if asked == old_seconds != seconds else [gr.skip()] * 2),
-        *(values if values != old else [gr.skip()] * len(values)),
-    ]
+    wanted: dict[int, object] = {} if head == old_head else {0: head}
+    if values != old:
+        wanted |= enumerate(values, 3)
+    budget: dict[int, object] = {}
+    if seconds != old_seconds:
+        budget = {1: f"{seconds:g}"} if _is_listed(seconds) else {1: CUSTOM, 2: seconds}
+    return json.dumps({"values": wanted, "budget": budget, "instead_of": old_seconds})

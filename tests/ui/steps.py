@@ -1,7 +1,7 @@
 """What a person does on the train page, as functions."""
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from trainers.config import FIELDS
 
@@ -36,17 +36,26 @@ def choose(page: Page, group: str, value: str) -> None:
     page.locator(f"#{group} input[value='{value}']").check()
 
 
+def open_section(page: Page, button: Locator, shown: Locator) -> None:
+    """Open a closed section and wait until its inputs may be filled.
+
+    Gradio makes the inputs of a section when it is first opened and puts their values into them a frame
+    later: what a program types within that frame is lost.
+    """
+    button.click()
+    expect(shown).to_be_visible()
+    page.evaluate("() => new Promise(go => requestAnimationFrame(() => requestAnimationFrame(go)))")
+
+
 def set_advanced(page: Page, values: dict) -> None:
     """Open the advanced settings and the sections that are closed, and fill some."""
     for name, value in values.items():
         group = page.locator(f"#group-{FIELDS[name].metadata['group']}")
         if not group.is_visible():
-            page.locator("#advanced > button").click()
-            expect(group).to_be_visible()
+            open_section(page, page.locator("#advanced > button"), group)
         field = page.locator(f"#set-{name}")
         if not field.is_visible():
-            group.locator("button").first.click()
-            expect(field).to_be_visible()
+            open_section(page, group.locator("button").first, field)
         field.locator("input, textarea").first.fill(str(value))
 
 

@@ -55,11 +55,11 @@ def chosen():
 
 
 def filler(calls):
-    def choose(*choices):
+    def shown(*choices):
         calls.append(choices)
-        return [f"shown {number}" for number in range(9 + len(fields.ADVANCED))]
+        return [f"shown {number}" for number in range(6)]
 
-    return FormFiller(choose)
+    return FormFiller(shown)
 
 
 def plain(values):
@@ -69,7 +69,7 @@ def plain(values):
 def test_a_filled_form_comes_back(chosen):
     calls = []
     updates = filler(calls).of_tab(kept(sent(chosen)), "")
-    assert calls == [("tiny-diffusion", form.CUSTOM, "shapes:1,brightness:0.5", "grpo", [])]
+    assert calls == [("tiny-diffusion", form.CUSTOM, "shapes:1,brightness:0.5", "grpo")]
     assert plain(updates) == [
         *("tiny-diffusion", form.CUSTOM, form.PASTE, PASTED, 5, "shapes:1,brightness:0.5"),
         *(f"shown {number}" for number in range(1, 6)),

@@ -161,7 +161,7 @@ def test_no_endpoint_tells_them_apart_either(supervisor, run):
 def test_every_event_that_takes_a_run_is_asked_here(handlers):
     """Whoever adds one adds it above, or says here that it takes none, or asks the Hub or an engine first."""
     others = {
-        *("", "_proxy_notice", "<lambda>", "choose", "choose_estimator", "preview", "check_reward", "start"),
+        *("", "_proxy_notice", "<lambda>", "choose", "preview", "check_reward", "start"),
         *("point_out", "narrow", "newer", "older", "offer", "take_up", "bring", "greet", "check", "draw"),
         *("start_run", "run_status", "list_runs", "stop_run", "sample", "_check_login_status", "forget"),
     }
