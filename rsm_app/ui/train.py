@@ -120,8 +120,10 @@ class _Page:
             [*(radio.input for radio in radios), form_.mixture.blur],
             self.choose, choices, [*chosen, form_.proposed], trigger_mode="always_last", **_QUIET,
         )  # fmt: skip
-        apply = {"inputs": [form_.proposed, *following], "outputs": following, "js": tuned.APPLY}
-        answered.then(None, **apply, api_visibility="private").then(**preview)
+        answered.then(
+            None, [form_.proposed, *following], following, js=tuned.APPLY, trigger_mode="always_last",
+            api_visibility="private",
+        ).then(**preview)  # fmt: skip
         form_.prompt_source.change(
             lambda source: [gr.update(visible=source == name) for name in form.PROMPT_SOURCES],
             form_.prompt_source, [form_.prompt_set, form_.pasted, form_.upload], **_QUIET,

@@ -196,10 +196,12 @@ def test_no_look_at_a_changed_form_is_left_out(supervisor):
     """Gradio drops an event that comes while the same one is on its way, unless the last one is to count."""
     with gr.Blocks() as demo:
         train.build(demo, supervisor)
-    events = demo.fns.values()
-    choosing = {event._id for event in events if getattr(event.fn, "__name__", "").startswith("choose")}
-    modes = {event.trigger_mode for event in events if event.trigger_after in choosing}
-    assert modes == {"always_last"}
+    events = list(demo.fns.values())
+    chain = [event for event in events if getattr(event.fn, "__name__", "") == "choose"]
+    for event in chain:
+        chain += [after for after in events if after.trigger_after == event._id]
+    assert [getattr(event.fn, "__name__", "") for event in chain] == ["choose", "", "preview"]
+    assert {event.trigger_mode for event in chain} == {"always_last"}
 
 
 def test_retry_goes_on_with_a_run_that_began(supervisor, handlers):
