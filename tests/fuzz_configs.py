@@ -228,7 +228,10 @@ class App:
         except Exception as error:
             tally.blame(way, f"settings that cannot be sent or read again: {error!r}", asked)
             return None
-        finally:
+
+    def forget(self) -> None:
+        """Delete what was submitted; own prompts are read from there until then."""
+        for run in self.supervisor.store.runs():
             shutil.rmtree(run.path)
 
 
@@ -269,6 +272,7 @@ def fuzz(count: int, seed: int, scratch: Path, say=lambda text: None) -> Tally:
             if trouble := loads(quick, scratch / "load"):
                 tally.blame(f"{way} accepted, the worker refuses", trouble, asked)
             tally.note("worker", "loads" if not trouble else "refuses")
+        app.forget()
         if number % 50 == 49:
             say(f"{number + 1} of {count}: {dict(sorted(tally.ways.items()))}, {len(tally.wrong)} wrong")
     return tally
