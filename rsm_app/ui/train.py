@@ -28,7 +28,6 @@ from rsm_app.ui.setup import CHECK_LABEL, Inputs, build_form
 from trainers.errors import InputError, StudioError
 
 # Until a fresh page knows which run it shows, the remembered one must not overwrite the one in its address.
-# Until the page knows which run it shows, its address keeps what was asked for.
 _SHOW_RUN = (
     "(id) => { if (!id || !window.rsmAttached) return; const address = new URL(location); "
     "address.searchParams.set('run', id); history.replaceState(null, '', address); }"
@@ -230,7 +229,8 @@ class _Page:
         keyboard. The selected one is left alone as long as it fits: another may have been selected since.
         """
         box, listed, line, notes, spread, followed = self.shown(model, reward, mixture, estimator, every)
-        if fits := listed["value"] == estimator:
+        fits = listed["value"] == estimator
+        if fits:
             del listed["value"]
         if fits and followed.lists == before.lists:
             listed = line = spread = gr.skip()

@@ -20,13 +20,13 @@ from trainers.methods import METHODS
 from trainers.presets import default_config
 
 BUDGETS = (60, 120, 300, 900)
-FOLLOWING = 3 + len(fields.ADVANCED)
+_FOLLOWING = 3 + len(fields.ADVANCED)
 # What the inputs held at the moment of a choice.
-REMEMBER = f"(...all) => {{ window.rsmHeld = all.slice(0, {FOLLOWING}); return []; }}"
+REMEMBER = f"(...all) => {{ window.rsmHeld = all.slice(0, {_FOLLOWING}); return []; }}"
 # An input that holds something else by now was changed by somebody. What is put into one counts as held:
 # the answer to the next choice may be on its way already. The time budget stays unless it is the tuned one.
 APPLY = f"""(proposed, ...all) => {{
-  const now = all.slice(0, {FOLLOWING}), held = window.rsmHeld ??= [...now];
+  const now = all.slice(0, {_FOLLOWING}), held = window.rsmHeld ??= [...now];
   const {{values, budget, instead_of}} = JSON.parse(proposed);
   const seconds = Number(now[1] === '{CUSTOM}' ? now[2] : now[1]);
   const wanted = seconds === instead_of ? {{...values, ...budget}} : values;
@@ -48,11 +48,8 @@ def _budget_label(seconds: int) -> str:
 
 def shown_budget(seconds: float) -> list[object]:
     """Return what the choice of the time budget and the field beside it show for so many seconds."""
-    return [f"{seconds:g}", gr.skip()] if _is_listed(seconds) else [CUSTOM, seconds]
-
-
-def _is_listed(seconds: float) -> bool:
-    return f"{seconds:g}" in [value for _, value in budget_options()]
+    listed = f"{seconds:g}" in [value for _, value in budget_options()]
+    return [f"{seconds:g}", gr.skip()] if listed else [CUSTOM, seconds]
 
 
 def tuned_of(config: RunConfig) -> list[object]:
@@ -90,7 +87,7 @@ def proposal(tuned: Sequence[object], before: Sequence[object]) -> str:
 
     Args:
         tuned: The settings of the new choices.
-        before: Those of the choices before; empty for none.
+        before: Those of the choices before.
 
     Returns:
         JSON for ``APPLY``. ``values``: place among prompt set, choice of the time budget, its field and the
@@ -98,11 +95,8 @@ def proposal(tuned: Sequence[object], before: Sequence[object]) -> str:
         be set where the form holds ``instead_of`` seconds.
     """
     head, seconds, *values = tuned
-    old_head, old_seconds, *old = before or (None, None)
-    wanted: dict[int, object] = {} if head == old_head else {0: head}
-    if values != old:
-        wanted |= enumerate(values, 3)
-    budget: dict[int, object] = {}
-    if seconds != old_seconds:
-        budget = {1: f"{seconds:g}"} if _is_listed(seconds) else {1: CUSTOM, 2: seconds}
+    old_head, old_seconds, *old = before
+    wanted = {} if head == old_head else {0: head}
+    wanted |= {} if values == old else dict(enumerate(values, 3))
+    budget = {} if seconds == old_seconds else dict(enumerate(shown_budget(seconds), 1))
     return json.dumps({"values": wanted, "budget": budget, "instead_of": old_seconds})

@@ -1,19 +1,19 @@
 """What somebody typed or chose while the page's last answer was on its way is what the form holds."""
 
 import inspect
+import time
 
 import pytest
 from playwright.sync_api import expect
 
-from rsm_app.ui import fields, train, tuned
-from tests.ui.steps import choose, open_page, set_advanced
+from rsm_app.ui import fields, kept_form, train, tuned
+from tests.ui.steps import PATIENCE_MS, choose, open_page, set_advanced
 from trainers.presets import default_config
 
 ZEROTH, FIRST = "rsm_zeroth_order_flow", "rsm_first_order_flow"
 # Settings by which the choices below differ, and one by which they do not.
 LOOKED_AT = ("branches", "kl_weight", "kl_scale", "reward_scale", "learning_rate")
-
-
+# Of the handler of the choices; no other event of the page that waits in the queue has as many.
 INPUTS = len(inspect.signature(train._Page.choose).parameters) - 1
 
 
@@ -32,7 +32,9 @@ class Held:
 
     def wait(self):
         """Wait until one is held."""
+        until = time.monotonic() + PATIENCE_MS / 1000
         while not self.routes:
+            assert time.monotonic() < until, "no choice was sent"
             self.page.wait_for_timeout(20)
 
     def let_go(self):
@@ -58,6 +60,13 @@ def settings(estimator, reward="shapes"):
 
 
 def expect_settings(page, expected):
+    """Check what the page sends and shows; it sends all at once, when the answer has been applied."""
+    first = kept_form.COUNT - len(fields.ADVANCED)
+    page.wait_for_function(
+        f"wanted => {{ const kept = JSON.parse(sessionStorage.getItem('{kept_form.KEY}')).values; "
+        "return Object.entries(wanted).every(([place, value]) => String(kept[place]) === value); }",
+        arg={str(first + fields.ADVANCED.index(name)): value for name, value in expected.items()},
+    )
     for name, value in expected.items():
         expect(page.locator(f"#set-{name}").locator("input, textarea").first).to_have_value(value)
 
